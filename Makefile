@@ -1,0 +1,70 @@
+# Thin on purpose: a target is one command and makes the environment it needs from the pins in requirements/.
+PYTHON ?= python3
+DIR ?= examples/flights
+
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCK := .venv-pins/bin/uv pip compile --no-config --quiet --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --no-annotate --custom-compile-command "make pins" --group build
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check test-faults bench up pins clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: .venv/.all ## run the whole loop on 336 776 real flights
+	$(BIN)/interlock demo
+
+test: .venv/.dev ## run every test but the long ones
+	$(BIN)/pytest
+
+check: .venv/.dev ## check format, lint, types and import contracts
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-faults: .venv/.dev ## run the long tests: kills, full disks, hung peers
+	$(BIN)/pytest -m long
+
+bench: .venv/.dev ## run every benchmark, one after the other
+	@set -e; for script in bench/bench_*.py; do $(BIN)/python "$$script"; done
+
+up: .venv/.all ## start the project in DIR (examples/flights unless told otherwise)
+	cd "$(DIR)" && "$(CURDIR)/$(BIN)/interlock" up
+
+pins: .venv-pins/bin/uv ## renew requirements/*.txt from pyproject.toml
+	$(LOCK) --upgrade pyproject.toml --extra dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra all -c requirements/dev.txt -o requirements/all.txt
+	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/base.txt
+	$(LOCK) -c requirements/dev.txt -o requirements/build.txt
+
+clean: ## remove environments, caches and build results
+	rm -rf .venv .venv-pins build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# An environment per checkout; the stamp .venv/.NAME says that the pins of requirements/NAME.txt are in it.
+.venv/.%: requirements/%.txt pyproject.toml .venv/.build
+	@echo "Installing the pins of $< into .venv (about a minute the first time)"
+	@$(INSTALL) --require-hashes --no-build-isolation -r $<
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.build: requirements/build.txt
+	@$(call need_python)
+	@$(PYTHON) -m venv .venv
+	@$(INSTALL) --require-hashes -r $<
+	@touch $@
+
+.venv-pins/bin/uv:
+	@$(call need_python)
+	$(PYTHON) -m venv .venv-pins
+	.venv-pins/bin/python -m pip install --quiet uv
+
+define need_python
+	command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: apt install python3 python3-venv" >&2; exit 1; }; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Interlock needs Python 3.11 or newer, and $(PYTHON) is older: name another, make PYTHON=python3.12" >&2; exit 1; }; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make environments: apt install python3-venv" >&2; exit 1; }
+endef
