@@ -1,0 +1,104 @@
+"""Children that never outlive their parent: a pipe whose end-of-file means the parent is gone.
+
+PR_SET_PDEATHSIG fires when the creating *thread* ends and misses grandchildren; a pipe does neither.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+VARIABLE = "INTERLOCK_LIFELINE"
+
+
+class Child:
+    """A process in a group of its own that holds the read end of our lifeline.
+
+    `output`: where stdout and stderr go; `stderr` may part them.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        output: IO[bytes] | int,
+        stderr: IO[bytes] | int = subprocess.STDOUT,
+        directory: Path | None = None,
+    ) -> None:
+        read, self._write = os.pipe2(os.O_CLOEXEC)
+        try:
+            self.process = subprocess.Popen(
+                list(command),
+                env={**environment, VARIABLE: str(read)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=stderr,
+                cwd=directory,
+                start_new_session=True,
+                pass_fds=(read,),
+            )
+        except BaseException:
+            os.close(self._write)
+            raise
+        finally:
+            os.close(read)
+
+    @property
+    def pid(self) -> int:
+        """Process id, and the id of its group."""
+        return self.process.pid
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it lives."""
+        return self.process.poll()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the child itself, if it still lives."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def stop(self, grace: float) -> int:
+        """SIGTERM, then after `grace` seconds SIGKILL to its whole group; the exit code."""
+        self.signal(signal.SIGTERM)
+        try:
+            self.process.wait(grace)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self.kill_group()
+        return self.process.wait()
+
+    def kill_group(self) -> None:
+        """SIGKILL to everything in its group; close the lifeline."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # everybody is gone already, which is what was wanted
+        if self._write >= 0:
+            os.close(self._write)
+            self._write = -1
+
+
+def tie_to_parent(*, grace: float = 0.0) -> None:
+    """In a child: when the parent is gone, SIGTERM ourselves and, after `grace` seconds, SIGKILL our whole group.
+
+    Does nothing for a process that was started by hand.
+    """
+    number = os.environ.pop(VARIABLE, None)
+    if number is not None:
+        threading.Thread(target=_watch, args=(int(number), grace), name="lifeline", daemon=True).start()
+
+
+def _watch(read: int, grace: float) -> None:
+    os.set_inheritable(read, False)
+    os.read(read, 1)
+    if grace:
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(grace)
+    os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -1,0 +1,212 @@
+"""What `interlock.toml` may say, as structs; file < environment `INTERLOCK_<SECTION>__<KEY>` < flag.
+
+An unknown key, a wrong type or a missing section is refused with its place in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from interlock.core.errors import Misconfigured
+
+Logical = Literal["float", "int", "bool", "string", "category", "timestamp"]
+Task = Literal["binary", "multiclass", "regression"]
+Mode = Literal["solo", "team"]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=63)]
+Fraction = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class InputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One raw input: its logical type and what may be in it."""
+
+    type: Logical
+    nullable: bool = False
+    unseen: Literal["allow", "refuse"] = "allow"
+    categories: tuple[str, ...] = ()
+    """A closed list for `category`; empty = open, the training values are the known ones."""
+    zone: str = "UTC"
+    """IANA zone in which a `timestamp` reaches the feature function."""
+
+
+class ExtractSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The named, versioned question to the warehouse that a model is trained on."""
+
+    sql: str
+    id: str
+    event_time: str
+    label: str
+    variables: dict[str, str | int | float | bool] = {}
+    """Values of `$name` in the SQL; `train --var name=value` overrides one."""
+
+
+class SplitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How rows part into train, validation (seen by the recipe) and test (held out)."""
+
+    kind: Literal["time", "group", "random"] = "time"
+    validation: Fraction = 0.1
+    test: Fraction = 0.2
+    group: str = ""
+    """Column of the extract whose values stay together (`kind = "group"`); also the cluster of paired intervals."""
+    seed: int = 7
+
+
+class EndpointSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What serving needs to know of this model's endpoint."""
+
+    unit: str = ""
+    """What a `unit_id` is, in a word: `tailnum`, `customer`."""
+    threshold: float = 0.5
+    owner: str = ""
+    playbook: str = ""
+    layout: Literal["columns", "matrix"] = "columns"
+    timeout_second: Annotated[float, msgspec.Meta(gt=0, le=600)] = 2.0
+    retry: Annotated[int, msgspec.Meta(ge=0, le=5)] = 1
+    fallback: dict[str, Any] | None = None
+    """A fixed output answered with 200 when the model cannot answer; absent = errors are errors."""
+    allow_version_pin: bool = False
+
+
+class MetricSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A metric of the experiment, in SQL over the endpoint's `outcomes` view, summed per unit."""
+
+    name: Name
+    numerator: str
+    denominator: str = "1"
+    kind: Literal["mean", "ratio", "proportion"] = "ratio"
+    direction: Literal["lower", "higher"] = "lower"
+    role: Literal["success", "guardrail"] = "success"
+    margin: float = 0.0
+    """Guardrails: how much worse, as a share of the champion's value, is still no harm."""
+
+
+class ExperimentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The policy that is frozen and hashed when an experiment starts."""
+
+    metrics: tuple[MetricSettings, ...] = ()
+    alpha: Fraction = 0.05
+    expected_units: int = 2000
+    min_units: int = 200
+    min_hours: float = 0.0
+    max_hours: float = 24.0 * 28
+
+
+class MonitorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One watch on the log."""
+
+    kind: Literal["drift", "score", "class", "volume"]
+    window: Literal["hour", "day", "week", "month"] = "day"
+    inputs: tuple[str, ...] = ()
+    """Raw inputs to compare (`drift`); empty = all."""
+    threshold: float = 0.2
+    min_n: int = 500
+
+
+class TrustSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which root key this project believes."""
+
+    root: str
+    """`sha256:` fingerprint of the root key's SPKI."""
+
+
+class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Addresses, workers and durability of `interlock up`."""
+
+    host: str = "127.0.0.1"
+    control_port: Port = 8400
+    gateway_port: Port = 8080
+    gateways: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    fsync: Literal["never", "interval", "always"] = "interval"
+    reserve_mb: int = 256
+    """Free disk that the journal never touches: requests are refused before it is used up."""
+    monitor_seconds: float = 60.0
+    webhook: str = ""
+    """Alerts are posted there as JSON; empty = nowhere."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole of `interlock.toml`."""
+
+    model: Name
+    recipe: str
+    extract: ExtractSettings
+    inputs: dict[str, InputSettings | Logical]
+    mode: Mode = "team"
+    positive: str | int | bool | None = None
+    """Binary: the label's value whose probability is the score. Default: true, 1, or the last in order."""
+    extracts: dict[str, ExtractSettings] = {}
+    split: SplitSettings = SplitSettings()
+    parameters: dict[str, Any] = {}
+    requirements: tuple[str, ...] = ()
+    """Further packages that the feature function needs, by name."""
+    endpoint: EndpointSettings = EndpointSettings()
+    experiment: ExperimentSettings = ExperimentSettings()
+    monitors: tuple[MonitorSettings, ...] = ()
+    trust: TrustSettings | None = None
+    serve: ServeSettings = ServeSettings()
+
+    def input(self, name: str) -> InputSettings:
+        """The raw input's settings, the short form `name = "float"` spelled out."""
+        found = self.inputs[name]
+        return InputSettings(type=found) if isinstance(found, str) else found
+
+    def extract_named(self, name: str) -> ExtractSettings:
+        """The extract `name`; empty = the default one."""
+        if not name:
+            return self.extract
+        if name not in self.extracts:
+            known = ", ".join(self.extracts) or "none"
+            raise Misconfigured(f"no extract [extracts.{name}] in interlock.toml (there: {known})")
+        return self.extracts[name]
+
+
+def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read `interlock.toml` under the environment's overrides.
+
+    Raises:
+        Misconfigured: no such file, no TOML, an unknown key or a wrong type; the message names the place.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Misconfigured(f"no {path.name} in {path.parent}", next="make a project: interlock init DIR") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{path.name} is not valid TOML: {error}") from error
+    for place, text in _overrides(environment):
+        _put(data, place, text)
+    try:
+        return msgspec.convert(data, Settings, strict=True)
+    except msgspec.ValidationError as error:
+        raise Misconfigured(f"interlock.toml: {error}", next="see docs/reference/settings.md") from error
+
+
+_SECTIONS = ("split", "endpoint", "experiment", "serve", "trust", "parameters")
+
+
+def _overrides(environment: Mapping[str, str]) -> list[tuple[list[str], str]]:
+    """`INTERLOCK_SERVE__GATEWAY_PORT=80` → (["serve", "gateway_port"], "80"); only real sections, PARAM belongs to gateways."""
+    found = []
+    for name, text in sorted(environment.items()):
+        section, separator, key = name.removeprefix("INTERLOCK_").partition("__")
+        if name.startswith("INTERLOCK_") and separator and section.lower() in _SECTIONS:
+            found.append(([section.lower(), key.lower()], text))
+    return found
+
+
+def _put(data: dict[str, Any], place: list[str], text: str) -> None:
+    section = data.setdefault(place[0], {})
+    section[place[1]] = parse_value(text)
+
+
+def parse_value(text: str) -> Any:
+    """`true`, `3`, `0.5`, `{"a": 1}` as what they look like; everything else is a string."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text

@@ -1,0 +1,182 @@
+"""Rows as columns: checked values of a request, and the one binary form in which they travel to a model server.
+
+A *checked column* is a Python list: `float` with NaN for missing, else `int`, `bool`, `str` with None for missing, a
+`timestamp` as microseconds since the epoch. An *array* is what the model's side sees: float64 (also for nullable `int` and
+`bool`, missing = NaN, as pandas does), int64, bool, object of `str`, and int64 microseconds with `NAT` for a missing time.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from interlock.core.clock import to_us
+from interlock.core.errors import InvalidRequest
+from interlock.model.signature import Input
+
+NAT = -(2**63)
+EXACT = 2**53
+"""Whole numbers up to here survive a float64, in which nullable ints travel."""
+Column = list[Any]
+Array = NDArray[Any]
+
+
+def check(spec: Input, values: list[Any], rows: int, *, iso: bool = False) -> Column:
+    """The checked column of raw JSON values; `iso`: time stamps may also be ISO 8601 text with an offset.
+
+    Raises:
+        InvalidRequest: names the input, what was expected and what came.
+    """
+    if len(values) != rows:
+        raise InvalidRequest(f"input {spec.name!r}: expected {rows} values, got {len(values)}")
+    kind = spec.type
+    if kind == "float":
+        return _floats(spec, values)
+    if kind in ("string", "category"):
+        return _texts(spec, values)
+    if kind == "bool":
+        for value in values:
+            if type(value) is not bool and not (value is None and spec.nullable):
+                raise _wrong(spec, value)
+        return values
+    if kind == "timestamp" and iso:
+        values = [_from_iso(spec, value) if type(value) is str else value for value in values]
+    return _ints(spec, values)
+
+
+def _floats(spec: Input, values: list[Any]) -> Column:
+    checked = []
+    for value in values:
+        kind = type(value)
+        if kind is float:
+            if not math.isfinite(value):
+                if value != value and spec.nullable:  # a NaN from a binary tensor is a missing value
+                    checked.append(math.nan)
+                    continue
+                raise _wrong(spec, value)
+            checked.append(value)
+        elif kind is int:
+            try:
+                checked.append(float(value))
+            except OverflowError:
+                raise _wrong(spec, value) from None
+        elif value is None and spec.nullable:
+            checked.append(math.nan)
+        else:
+            raise _wrong(spec, value)
+    return checked
+
+
+def _ints(spec: Input, values: list[Any]) -> Column:
+    limit = EXACT if spec.nullable and spec.type == "int" else 2**63 - 1
+    checked: Column = []
+    for value in values:
+        if type(value) is float and value.is_integer():  # JSON knows one kind of number: 3.0 is 3
+            value = int(value)
+        if type(value) is int and -limit <= value <= limit:
+            checked.append(value)
+        elif value is None and spec.nullable:
+            checked.append(None)
+        else:
+            raise _wrong(spec, value)
+    return checked
+
+
+def _texts(spec: Input, values: list[Any]) -> Column:
+    for value in values:
+        if type(value) is not str and not (value is None and spec.nullable):
+            raise _wrong(spec, value)
+    if spec.unseen == "refuse" and spec.categories:
+        for value in values:
+            if value is not None and value not in spec.categories:
+                known = ", ".join(spec.categories[:10]) + (" …" if len(spec.categories) > 10 else "")
+                raise InvalidRequest(f"input {spec.name!r}: expected one of {known}, got {_shown(value)}")
+    return values
+
+
+def _from_iso(spec: Input, text: str) -> int:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise _wrong(spec, text) from None
+    if at.tzinfo is None:
+        raise InvalidRequest(f"input {spec.name!r}: expected a time with an offset, got {_shown(text)}")
+    return to_us(at)
+
+
+def _wrong(spec: Input, value: Any) -> InvalidRequest:
+    expected = f"{spec.datatype} ({spec.type}{', or null' if spec.nullable else ', not null'})"
+    return InvalidRequest(f"input {spec.name!r}: expected {expected}, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if not isinstance(value, str) else f'"{value}"'
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
+def pack(inputs: tuple[Input, ...], columns: list[Column]) -> list[bytes | Column]:
+    """Checked columns as buffers (strings as they are), ready for msgpack; the order is the signature's."""
+    return [_pack_one(spec, column) for spec, column in zip(inputs, columns, strict=True)]
+
+
+def _pack_one(spec: Input, column: Column) -> bytes | Column:
+    kind = spec.type
+    if kind == "float":
+        return array("d", column).tobytes()
+    if kind in ("string", "category"):
+        return column
+    if kind == "timestamp":
+        return array("q", [NAT if value is None else value for value in column]).tobytes()
+    if spec.nullable:
+        return array("d", [math.nan if value is None else value for value in column]).tobytes()
+    return array("q", column).tobytes() if kind == "int" else bytes(column)
+
+
+def unpack(inputs: tuple[Input, ...], packed: list[Any]) -> list[Array]:
+    """The arrays of packed columns."""
+    return [_unpack_one(spec, buffer) for spec, buffer in zip(inputs, packed, strict=True)]
+
+
+def _unpack_one(spec: Input, buffer: Any) -> Array:
+    if spec.type in ("string", "category"):
+        return np.array(buffer, dtype=object)
+    if spec.type == "timestamp":
+        return np.frombuffer(buffer, np.int64)
+    if spec.type == "float" or spec.nullable:
+        return np.frombuffer(buffer, np.float64)
+    return np.frombuffer(buffer, np.int64 if spec.type == "int" else np.bool_)
+
+
+def to_lists(inputs: tuple[Input, ...], arrays: list[Array]) -> list[Column]:
+    """Arrays as JSON-ready lists (missing = None): raw rows as a client would send them."""
+    lists: list[Column] = []
+    for spec, values in zip(inputs, arrays, strict=True):
+        column = values.tolist()
+        if spec.type == "timestamp":
+            column = [None if value == NAT else value for value in column]
+        elif values.dtype.kind == "f":
+            whole = int if spec.type == "int" else bool if spec.type == "bool" else float
+            column = [None if value != value else whole(value) for value in column]
+        lists.append(column)
+    return lists
+
+
+class BatchRequest(msgspec.Struct, array_like=True, frozen=True):
+    """Waiting requests as one message to a model server: rows of each request, then the packed columns of all rows."""
+
+    counts: list[int]
+    columns: list[Any]
+
+
+class BatchAnswer(msgspec.Struct, array_like=True, frozen=True):
+    """The answers: float64 numbers of all rows (`width` each; NaN where a request failed), failures by request, model time."""
+
+    numbers: bytes
+    failures: dict[int, str]
+    model_us: int

@@ -1,0 +1,87 @@
+"""`manifest.json`: everything a package says of itself. Its canonical bytes are the package's identity."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from interlock.core.settings import Name
+from interlock.model.signature import Signature
+
+FORMAT = 1
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of the package."""
+
+    path: str
+    size: int
+    digest: str
+
+
+class Runtime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What loads the model."""
+
+    name: Literal["sklearn"]
+    file: str
+    types: tuple[str, ...] = ()
+    """Types beyond the loader's own list that the file needs; each is on the runtime's allow-list."""
+
+
+class Author(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who trained it."""
+
+    name: str
+    keyid: str
+
+
+class SplitRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the rows were parted; `digest` is over the ids of every part."""
+
+    kind: str
+    seed: int
+    digest: str
+    rows: dict[str, int]
+    boundaries: dict[str, str] = {}
+    """`time`: the first event time of validation and of test."""
+
+
+class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the model comes from."""
+
+    run: str
+    extract: str
+    """Name of the extract; empty = the default one."""
+    sql: str
+    variables: dict[str, Any]
+    snapshot: int
+    extract_digest: str
+    split: SplitRecord
+    recipe: str
+    recipe_digest: str
+    features_digest: str
+    parameters: dict[str, Any]
+    git_commit: str | None
+    sources: tuple[str, ...] = ()
+    """Warehouse tables the extract reads."""
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole manifest."""
+
+    format: int
+    model: Name
+    signature: Signature
+    runtime: Runtime
+    feature_columns: tuple[str, ...]
+    threshold: float
+    """The project's THRESHOLD when it was built: what a model server alone derives labels with."""
+    rtol: float
+    """Relative tolerance of numbers between training and serving; labels are compared exactly."""
+    python: str
+    libraries: dict[str, str]
+    author: Author
+    created: str
+    lineage: Lineage
+    files: tuple[FileEntry, ...]

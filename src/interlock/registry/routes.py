@@ -1,0 +1,204 @@
+"""Route documents: signed files that say what an endpoint serves. `<revision>.dsse.json` and `current` are the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from interlock.core.assignment import Ranges, owner_table
+from interlock.core.clock import parse_time
+from interlock.core.errors import Conflict, NotApproved, NotFound, Tampered
+from interlock.core.files import write_atomic, write_new
+from interlock.core.hashing import digest
+from interlock.core.settings import Name
+from interlock.core.signing import PrivateKey, seal
+from interlock.core.trust import TrustRoot
+from interlock.registry.packages import package_hex
+
+ROUTE_TYPE = "application/vnd.interlock.route+json"
+CHAMPION = "champion"
+
+
+class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One served version and the buckets it owns."""
+
+    name: Name
+    model: Name
+    version: int
+    package_digest: str
+    label: str
+    replicas: tuple[str, ...]
+    """Names `<digest12>-<n>`; a socket each, so a restart makes no revision."""
+    ranges: Ranges = ()
+
+
+class Standby(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The previous champion, kept warm for one step back."""
+
+    model: Name
+    version: int
+    package_digest: str
+    label: str
+    replicas: tuple[str, ...]
+
+
+class ExperimentRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Salt and phase of the assignment; `id` is empty while no experiment runs."""
+
+    salt: str
+    phase: int = 1
+    id: str = ""
+    unit: str = ""
+
+
+class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="upper"):
+    """The endpoint's parameters: changed live, or pinned by a gateway's environment."""
+
+    activate: bool = True
+    active_model: str = ""
+    timeout_second: Annotated[float, msgspec.Meta(gt=0, le=600)] = 2.0
+    retry: Annotated[int, msgspec.Meta(ge=0, le=5)] = 1
+    threshold: float = 0.5
+    fallback: dict[str, Any] | str = "error"
+    log_inputs: str = "all"
+
+
+class RouteDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole content of one revision."""
+
+    format: int
+    endpoint: Name
+    revision: int
+    arms: tuple[Arm, ...]
+    experiment: ExperimentRef
+    parameters: Parameters
+    author: str
+    reason: str
+    time: str
+    previous: str | None
+    """Digest of the previous revision's file."""
+    allow_version_pin: bool = False
+    standby: Standby | None = None
+    shadows: tuple[()] = ()
+    rules: tuple[()] = ()
+
+    def arm(self, name: str) -> Arm:
+        """The arm of that name.
+
+        Raises:
+            NotFound: it has none.
+        """
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        there = ", ".join(arm.name for arm in self.arms) or "none"
+        raise NotFound(f"endpoint {self.endpoint} has no arm {name} (there: {there})")
+
+    def replicas(self) -> dict[str, str]:
+        """Every replica that must live, with its package digest; the standby's too."""
+        live = {name: arm.package_digest for arm in self.arms for name in arm.replicas}
+        warm = dict.fromkeys(self.standby.replicas, self.standby.package_digest) if self.standby else {}
+        return {**warm, **live}
+
+
+def replica_name(package_digest: str, number: int) -> str:
+    """`<first 12 hex digits>-<n>`."""
+    return f"{package_hex(package_digest)[:12]}-{number}"
+
+
+def open_route(data: bytes, trust: TrustRoot, what: str) -> RouteDocument:
+    """Verify a route document: bytes, signer's role and validity, form, buckets.
+
+    Raises:
+        Tampered: altered, unknown format, or buckets that do not add up.
+        NotApproved: the signer may not release.
+    """
+    payload, key = trust.unseal(data, ROUTE_TYPE, ("operator", "route"), what)
+    if not isinstance(payload, dict) or payload.get("format") != 1:
+        raise Tampered(f"{what} has an unknown format; this version reads format 1")
+    try:
+        route = msgspec.convert(payload, RouteDocument)
+        if route.arms:
+            owner_table({arm.name: arm.ranges for arm in route.arms})
+    except (msgspec.ValidationError, ValueError) as error:
+        raise Tampered(f"{what}: {error}") from error
+    if not key.valid_at(parse_time(route.time)):
+        raise NotApproved(f"{what}: the key of {key.name} was not valid on {route.time}")
+    return route
+
+
+class RouteStore:
+    """The route documents of all endpoints on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def endpoints(self) -> list[str]:
+        """Endpoints that have a current revision."""
+        return sorted(path.parent.name for path in self.folder.glob("*/current"))
+
+    def path(self, endpoint: str, revision: int) -> Path:
+        """The file of a revision."""
+        return self.folder / endpoint / f"{revision}.dsse.json"
+
+    def current(self, endpoint: str) -> int:
+        """The current revision's number; 0 = the endpoint does not exist.
+
+        Raises:
+            Tampered: the pointer holds no number.
+        """
+        try:
+            text = (self.folder / endpoint / "current").read_text(encoding="ascii")
+        except FileNotFoundError:
+            return 0
+        if not text.strip().isdigit():
+            raise Tampered(f"routes/{endpoint}/current holds no revision number")
+        return int(text)
+
+    def read(self, endpoint: str, trust: TrustRoot, revision: int | None = None) -> RouteDocument:
+        """A verified revision; None = the current one.
+
+        Raises:
+            NotFound: the endpoint or the revision does not exist.
+            Tampered, NotApproved: see `open_route`; also a document that lies under another name or number.
+        """
+        number = self.current(endpoint) if revision is None else revision
+        what = f"route {endpoint} revision {number}"
+        try:
+            data = self.path(endpoint, number).read_bytes()
+        except FileNotFoundError:
+            known = ", ".join(self.endpoints()) or "none"
+            raise NotFound(
+                f"no {what} (endpoints: {known})",
+                next="deploy a version: interlock deploy MODEL:V --to ENDPOINT --as champion",
+            ) from None
+        route = open_route(data, trust, what)
+        if (route.endpoint, route.revision) != (endpoint, number):
+            raise Tampered(f"{what} says it is {route.endpoint} revision {route.revision}")
+        return route
+
+    def digest_of(self, endpoint: str, revision: int) -> str | None:
+        """Digest of a revision's file; None for revision 0."""
+        return digest(self.path(endpoint, revision).read_bytes()) if revision else None
+
+    def write(self, route: RouteDocument, key: PrivateKey) -> None:
+        """Sign and publish the next revision.
+
+        Raises:
+            Conflict: somebody else wrote this revision first.
+        """
+        if route.revision != self.current(route.endpoint) + 1:
+            raise Conflict(
+                f"route {route.endpoint} is at revision {self.current(route.endpoint)} by now",
+                next="look again and repeat",
+            )
+        try:
+            write_new(self.path(route.endpoint, route.revision), seal(route, ROUTE_TYPE, key))
+        except FileExistsError:
+            raise Conflict(
+                f"route {route.endpoint} revision {route.revision} was written by somebody else",
+                next="look again and repeat",
+            ) from None
+        write_atomic(self.folder / route.endpoint / "current", f"{route.revision}\n".encode())

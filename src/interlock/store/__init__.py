@@ -1,0 +1,1 @@
+"""The control database: what the offline and insight wings remember. Serving and gateway never see it."""
