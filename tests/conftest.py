@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis without a stop-watch, since speed is measured in bench/, and in CI with fixed examples."""
+"""Shared by all tests: hypothesis without a stop-watch (speed is measured in bench/), and in CI with fixed examples."""
 
 from __future__ import annotations
 
