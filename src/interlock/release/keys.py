@@ -1,0 +1,160 @@
+"""Private keys of people: files of their own folder, never the project's."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import sys
+from pathlib import Path
+
+import msgspec
+
+from interlock.core import signing
+from interlock.core.clock import Clock, SystemClock
+from interlock.core.errors import Conflict, Misconfigured, NotFound, Refused, Usage
+from interlock.core.files import write_new
+from interlock.core.trust import TrustRoot
+
+PASSPHRASE = "INTERLOCK_KEY_PASSPHRASE"  # noqa: S105 the name of a variable, not its value
+PERSON = re.compile(r"[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*")
+ARM = re.compile(r"champion|shadow|challenger(?:-\d+)?")
+"""Names of arms; no person may be called so, because `--as` takes both."""
+
+
+class KeyEntry(msgspec.Struct, frozen=True):
+    """A key on this machine."""
+
+    name: str
+    keyid: str
+    path: str
+    private: bool
+    """False: only the public half lies here."""
+
+
+class Keys:
+    """The keys in a folder: `NAME` (private, 0600) and `NAME.pub`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def find(cls) -> Keys:
+        """`INTERLOCK_KEYS_DIR`, else `~/.config/interlock/keys`."""
+        return cls(Path(os.environ.get("INTERLOCK_KEYS_DIR") or Path.home() / ".config" / "interlock" / "keys"))
+
+    def generate(
+        self, name: str, algorithm: signing.Algorithm = "ecdsa-p256", passphrase: str = ""
+    ) -> signing.PrivateKey:
+        """Make and keep a new key; an existing one is never overwritten.
+
+        Raises:
+            Usage: the name cannot be a person's.
+            Conflict: there is a key of that name.
+            Refused: the folder is inside a project's `.interlock`.
+        """
+        if not PERSON.fullmatch(name) or ARM.fullmatch(name):
+            raise Usage(f"{name!r} cannot name a key", next="use lower-case letters and digits, as in: rita, jean-luc")
+        if ".interlock" in self.folder.resolve().parts:
+            raise Refused(
+                f"private keys do not belong inside a project: {self.folder}",
+                next="set INTERLOCK_KEYS_DIR to a folder of your own",
+            )
+        if not self.folder.exists():
+            self.folder.mkdir(parents=True)
+            self.folder.chmod(0o700)
+        key = signing.generate(algorithm)
+        try:
+            write_new(self.folder / name, signing.private_pem(key, passphrase), 0o600)
+        except FileExistsError:
+            raise Conflict(
+                f"there is a key {name} in {self.folder}; keys are never overwritten",
+                next=f"use it, or choose another name: interlock keys generate {name}-2",
+            ) from None
+        write_new(self.folder / f"{name}.pub", f"{signing.public_text(key.public_key())}\n".encode())
+        return key
+
+    def load(self, name: str) -> signing.PrivateKey:
+        """The private key of `name`; its passphrase comes from `INTERLOCK_KEY_PASSPHRASE` or the terminal.
+
+        Raises:
+            NotFound: it does not lie here.
+            Refused: others may read it.
+            Misconfigured: it cannot be read, or the passphrase is wrong or missing.
+        """
+        path = self.folder / name
+        if not PERSON.fullmatch(name) or not path.is_file():
+            raise NotFound(
+                f"the private key of {name} is not in {self.folder}",
+                next=f"set INTERLOCK_KEYS_DIR to where it is, or make one: interlock keys generate {name}",
+            )
+        if path.stat().st_mode & 0o077:
+            raise Refused(f"others can read the private key {path}", next=f"chmod 600 {path}")
+        pem = path.read_bytes()
+        return signing.load_private(pem, _passphrase(name) if b"ENCRYPTED" in pem else "")
+
+    def entries(self) -> list[KeyEntry]:
+        """All keys here, by name."""
+        found = []
+        for path in sorted(self.folder.glob("*.pub")):
+            keyid = signing.key_id(signing.load_public(path.read_text(encoding="ascii")))
+            found.append(KeyEntry(path.stem, keyid, str(path.with_suffix("")), path.with_suffix("").is_file()))
+        return found
+
+    def with_id(self, keyid: str) -> signing.PrivateKey:
+        """The private key whose public half has that id.
+
+        Raises:
+            NotFound: it does not lie here.
+        """
+        for entry in self.entries():
+            if entry.keyid == keyid and entry.private:
+                return self.load(entry.name)
+        raise NotFound(
+            f"the private key {keyid} is not in {self.folder}", next="set INTERLOCK_KEYS_DIR to the folder it lies in"
+        )
+
+
+def prove(name: str, trust: TrustRoot, keys: Keys, clock: Clock | None = None) -> signing.PrivateKey:
+    """The private key of `name`, which proves that whoever acts is the `name` of the trust root.
+
+    Raises:
+        Refused: the trust root does not know the name, knows another key, or the key is not valid now.
+        NotFound: the private key does not lie here.
+    """
+    trusted = trust.key_named(name)
+    key = keys.load(name)
+    if signing.key_id(key.public_key()) != trusted.keyid:
+        raise Refused(
+            f"the key {name} in {keys.folder} is not the one that the trust root knows as {name}",
+            next="set INTERLOCK_KEYS_DIR to the folder with the right key",
+        )
+    if not trusted.valid_at((clock or SystemClock()).now()):
+        raise Refused(f"the key of {name} is valid from {trusted.valid_from} to {trusted.valid_to or 'ever'} only")
+    return key
+
+
+def _passphrase(name: str) -> str:
+    found = os.environ.get(PASSPHRASE)
+    if found is None and sys.stdin.isatty():
+        found = getpass.getpass(f"passphrase of the key {name}: ")
+    if found is None:
+        raise Misconfigured(f"the key {name} has a passphrase", next=f"set {PASSPHRASE}, or run this on a terminal")
+    return found
+
+
+def new_passphrase(name: str, *, wanted: bool) -> str:
+    """The passphrase for a new key: `INTERLOCK_KEY_PASSPHRASE`, asked twice when `wanted`, else none.
+
+    Raises:
+        Usage: the two do not match, or there is no terminal to ask on.
+    """
+    found = os.environ.get(PASSPHRASE, "")
+    if found or not wanted:
+        return found
+    if not sys.stdin.isatty():
+        raise Usage("a passphrase needs a terminal to be typed on", next=f"or set {PASSPHRASE}")
+    first = getpass.getpass(f"new passphrase of the key {name}: ")
+    if first != getpass.getpass("once more: "):
+        raise Usage("the two passphrases differ")
+    return first
