@@ -93,6 +93,20 @@ class Keys:
         pem = path.read_bytes()
         return signing.load_private(pem, _passphrase(name) if b"ENCRYPTED" in pem else "")
 
+    def public(self, name: str) -> signing.PublicKey:
+        """The public key of `name`.
+
+        Raises:
+            NotFound: it does not lie here.
+        """
+        path = self.folder / f"{name}.pub"
+        if not PERSON.fullmatch(name) or not path.is_file():
+            raise NotFound(
+                f"the public key of {name} is not in {self.folder}",
+                next=f"name the file: --public-key FILE; or make a key: interlock keys generate {name}",
+            )
+        return signing.load_public(path.read_text(encoding="ascii"))
+
     def entries(self) -> list[KeyEntry]:
         """All keys here, by name."""
         found = []

@@ -1,0 +1,70 @@
+"""What every gateway says of itself: the revisions it obeys and the arms that answer. One file a slot, replaced whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from interlock.core.errors import Corrupt
+from interlock.core.files import write_atomic
+
+
+class EndpointStatus(msgspec.Struct, frozen=True):
+    """How one gateway serves one endpoint."""
+
+    revision: int
+    digest: str
+    error: str | None = None
+    """Why the newest revision is not obeyed, or an arm does not answer."""
+    arms: dict[str, int] = {}
+    """Replicas that answer, by arm."""
+    pinned: dict[str, str] = {}
+    """Parameters that this gateway's environment pins, and the variable that does it."""
+    parameters: dict[str, Any] = {}
+    """The values in force."""
+
+
+class GatewayStatus(msgspec.Struct, frozen=True):
+    """One gateway worker."""
+
+    slot: int
+    pid: int
+    gateway: str
+    at: str
+    endpoints: dict[str, EndpointStatus] = {}
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that wrote it lives."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True  # it lives, as somebody else
+        return True
+
+
+def write(folder: Path, status: GatewayStatus) -> None:
+    """Acknowledge: replace the slot's file."""
+    write_atomic(folder / f"{status.slot}.json", msgspec.json.encode(status))
+
+
+def read_live(folder: Path) -> list[GatewayStatus]:
+    """The gateways that live, by slot.
+
+    Raises:
+        Corrupt: a file is not what a gateway writes.
+    """
+    found = []
+    for path in folder.glob("*.json"):
+        if not path.stem.isdigit():
+            continue
+        try:
+            found.append(msgspec.json.decode(path.read_bytes(), type=GatewayStatus))
+        except msgspec.DecodeError as error:
+            raise Corrupt(f"{path} is no gateway status: {error}", next=f"remove it: rm {path}") from error
+    return sorted((status for status in found if status.alive), key=lambda status: status.slot)

@@ -1,0 +1,196 @@
+"""What a person's step makes of a route document: who is champion, who stands by, and how many units each arm gets.
+
+Pure functions, document in, document out. Units move as little as possible (`core.assignment`); a step that changes versions
+or shares starts a new phase and keeps the salt, so that nobody is shuffled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from interlock.core.assignment import BUCKETS, Ranges, move, share
+from interlock.core.errors import Conflict, Usage
+from interlock.registry.routes import CHAMPION, Arm, RouteDocument, Standby
+
+replace = msgspec.structs.replace
+
+
+def put_champion(route: RouteDocument, new: Arm) -> RouteDocument:
+    """Let `new` serve as champion; the one before stands by.
+
+    Raises:
+        Conflict: the version is another arm of this endpoint.
+    """
+    if not route.arms:
+        return replace(route, arms=(replace(new, ranges=((0, BUCKETS),)),))
+    for arm in route.arms:
+        if arm.name != CHAMPION and arm.package_digest == new.package_digest:
+            raise Conflict(
+                f"{new.model}:{new.version} is the arm {arm.name} of {route.endpoint}",
+                next=f"interlock promote {route.endpoint} {arm.name}",
+            )
+    old = route.arm(CHAMPION)
+    standby = route.standby if old.package_digest == new.package_digest else _standby(old)
+    return replace(_with(route, replace(new, ranges=old.ranges)), standby=standby)
+
+
+def put_challenger(route: RouteDocument, new: Arm, buckets: int) -> RouteDocument:
+    """Let `new` serve as the challenger of its name with `buckets` cut from the champion; again: other replicas, share.
+
+    Raises:
+        Conflict: there is no champion, or the name serves another version.
+    """
+    if not route.arms:
+        raise Conflict(
+            f"{route.endpoint} has no champion yet",
+            next=f"interlock deploy {new.model}:{new.version} --to {route.endpoint} --as champion",
+        )
+    old = next((arm for arm in route.arms if arm.name == new.name), None)
+    if old and old.package_digest != new.package_digest:
+        raise Conflict(
+            f"{new.name} of {route.endpoint} is {old.model}:{old.version}",
+            next=f"retire it first: interlock retire {route.endpoint} {new.name}; or deploy --as challenger-2",
+        )
+    route = _with(route, replace(new, ranges=old.ranges if old else ()))
+    counts = {arm.name: share(arm.ranges) for arm in route.arms}
+    counts[CHAMPION] -= buckets - counts[new.name]
+    counts[new.name] = buckets
+    if counts[CHAMPION] < 0:
+        raise Conflict(
+            f"the champion of {route.endpoint} has only {percent(share(route.arm(CHAMPION).ranges))} to give",
+            next=f"lower another arm first: interlock traffic {route.endpoint} ARM=PERCENT …",
+        )
+    return _share_out(route, counts)
+
+
+def set_shares(route: RouteDocument, counts: Mapping[str, int]) -> RouteDocument:
+    """Give every arm its number of buckets.
+
+    Raises:
+        Usage: an arm is missing or unknown, or they do not add up.
+    """
+    return _share_out(route, counts)
+
+
+def promote(route: RouteDocument, name: str = "") -> RouteDocument:
+    """Make a challenger (the only one, if not named) the champion, with its own units and the champion's; that one stands by.
+
+    Raises:
+        Usage, NotFound: there is no such challenger, or none or several to choose from.
+    """
+    arm = route.arm(name or only_challenger(route))
+    if arm.name == CHAMPION:
+        raise Usage("the champion is promoted already", next=f"interlock promote {route.endpoint} CHALLENGER")
+    old = route.arm(CHAMPION)
+    alone = _without(route, arm.name)
+    return replace(_with(alone, replace(arm, name=CHAMPION, ranges=alone.arm(CHAMPION).ranges)), standby=_standby(old))
+
+
+def roll_back(route: RouteDocument) -> RouteDocument:
+    """Exchange the champion and the one before it.
+
+    Raises:
+        Conflict: none stands by.
+    """
+    if route.standby is None:
+        raise Conflict(
+            f"{route.endpoint} has no champion to go back to",
+            next=f"deploy a version: interlock deploy MODEL:V --to {route.endpoint} --as champion",
+        )
+    old, back = route.arm(CHAMPION), route.standby
+    new = replace(old, **{name: getattr(back, name) for name in Standby.__struct_fields__})
+    return replace(_with(route, new), standby=_standby(old))
+
+
+def retire(route: RouteDocument, name: str = "") -> RouteDocument:
+    """Take an arm (the only challenger, if not named) out; its units go back to the champion.
+
+    Raises:
+        Conflict: it is the champion.
+    """
+    arm = route.arm(name or only_challenger(route))
+    if arm.name == CHAMPION:
+        raise Conflict(
+            f"{route.endpoint} cannot be without a champion",
+            next=f"stop it with: interlock params {route.endpoint} ACTIVATE=false; or promote another arm first",
+        )
+    return _without(route, arm.name)
+
+
+def only_challenger(route: RouteDocument) -> str:
+    """The name of the endpoint's one challenger.
+
+    Raises:
+        Usage: there is none, or more than one.
+    """
+    names = [arm.name for arm in route.arms if arm.name != CHAMPION]
+    if len(names) != 1:
+        there = ", ".join(names) or "no challenger"
+        raise Usage(f"{route.endpoint} has {there}: say which arm", next="name it after the endpoint")
+    return names[0]
+
+
+def phase_changed(before: RouteDocument, after: RouteDocument) -> bool:
+    """Whether units see other versions or other shares than before."""
+    return _assignment(before) != _assignment(after)
+
+
+def summary(route: RouteDocument) -> dict[str, Any]:
+    """Who serves what, in a line of the audit trail."""
+    return {
+        "revision": route.revision,
+        "arms": {arm.name: f"{arm.model}:{arm.version} {percent(share(arm.ranges))}" for arm in route.arms},
+        "standby": f"{route.standby.model}:{route.standby.version}" if route.standby else None,
+        "phase": route.experiment.phase,
+    }
+
+
+def percent(buckets: int) -> str:
+    """`1250` → `12.5%`."""
+    return f"{buckets * 100 / BUCKETS:g}%"
+
+
+def parse_percent(text: str) -> int:
+    """`12.5%` or `12.5` → 1250 buckets.
+
+    Raises:
+        Usage: no percentage between 0 and 100 with at most two decimals.
+    """
+    try:
+        exact = float(text.removesuffix("%")) * BUCKETS / 100
+    except ValueError:
+        exact = -1.0
+    if not 0 <= exact <= BUCKETS or abs(exact - round(exact)) > 1e-6:
+        raise Usage(f"{text!r} is no percentage between 0 and 100 with at most two decimals", next="as in: 12.5%")
+    return round(exact)
+
+
+def _share_out(route: RouteDocument, counts: Mapping[str, int]) -> RouteDocument:
+    ranges = move({arm.name: arm.ranges for arm in route.arms}, counts)
+    return replace(route, arms=tuple(replace(arm, ranges=ranges[arm.name]) for arm in route.arms))
+
+
+def _with(route: RouteDocument, new: Arm) -> RouteDocument:
+    """The arm of that name replaced in its place, or added at the end."""
+    arms: Sequence[Arm] = [new if arm.name == new.name else arm for arm in route.arms]
+    return replace(route, arms=tuple(arms if new in arms else [*arms, new]))
+
+
+def _without(route: RouteDocument, name: str) -> RouteDocument:
+    """The arm taken out, its units given back to the champion."""
+    counts = {arm.name: share(arm.ranges) for arm in route.arms}
+    counts[CHAMPION] += counts[name]
+    counts[name] = 0
+    freed = _share_out(route, counts)
+    return replace(freed, arms=tuple(arm for arm in freed.arms if arm.name != name))
+
+
+def _standby(arm: Arm) -> Standby:
+    return Standby(**{name: getattr(arm, name) for name in Standby.__struct_fields__})
+
+
+def _assignment(route: RouteDocument) -> dict[str, tuple[str, Ranges]]:
+    return {arm.name: (arm.package_digest, arm.ranges) for arm in route.arms}
