@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,8 @@ def to_frame(inputs: tuple[Input, ...], arrays: list[Array]) -> pd.DataFrame:
     """What the feature function gets: one column a raw input, time stamps in the input's zone, text as `object`."""
     import pandas as pd
 
+    if all(values.dtype == np.float64 for values in arrays):  # one block: a fifth of the time of a column each
+        return pd.DataFrame(np.array(arrays).T, columns=_index(tuple(spec.name for spec in inputs)), copy=False)
     return pd.DataFrame(
         {
             spec.name: _zoned(values, spec.zone) if spec.type == "timestamp" else values
@@ -25,6 +28,13 @@ def to_frame(inputs: tuple[Input, ...], arrays: list[Array]) -> pd.DataFrame:
         },
         copy=False,
     )
+
+
+@cache
+def _index(names: tuple[str, ...]) -> Any:
+    import pandas as pd
+
+    return pd.Index(names)
 
 
 def _zoned(values: Array, zone: str) -> Any:
