@@ -35,11 +35,22 @@ def test_the_house_keeps_its_layers() -> None:
     ("file", "line", "contract"),
     [
         ("core/planted.py", "import interlock.model", "arrows go down"),
+        ("predlog/planted.py", "import interlock.registry.routes", "arrows go down"),
+        ("planted/__init__.py", "", "arrows go down"),
+        ("predlog/planted.py", "import duckdb", "the online wing"),
+        ("serving/planted.py", "def late():\n    import interlock.evaluation.metrics", "the online wing"),
+        ("registry/packages.py", "import interlock.store.tables", "the online wing"),
+        ("predlog/journal.py", "import pyarrow", "gateway and model server"),
+        ("experiments/planted.py", "import interlock.release", "the insight wing"),
+        ("evaluation/planted.py", "import interlock.serving", "the offline wing"),
     ],
 )
 def test_a_wrong_import_is_noticed(file: str, line: str, contract: str, tmp_path: Path) -> None:
     shutil.copytree(SOURCE, tmp_path / "interlock", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "interlock" / file).write_text(line + "\n")
+    planted = tmp_path / "interlock" / file
+    planted.parent.mkdir(exist_ok=True)
+    with planted.open("a") as source:
+        source.write(f"\n{line}\n")
     report = lint_imports(tmp_path)
     broken = [row for row in report.stdout.splitlines() if row.endswith("BROKEN")]
     assert report.returncode == 1
