@@ -12,7 +12,6 @@ from array import array
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -165,18 +164,3 @@ def to_lists(inputs: tuple[Input, ...], arrays: list[Array]) -> list[Column]:
             column = [None if value != value else whole(value) for value in column]
         lists.append(column)
     return lists
-
-
-class BatchRequest(msgspec.Struct, array_like=True, frozen=True):
-    """Waiting requests as one message to a model server: rows of each request, then the packed columns of all rows."""
-
-    counts: list[int]
-    columns: list[Any]
-
-
-class BatchAnswer(msgspec.Struct, array_like=True, frozen=True):
-    """The answers: float64 numbers of all rows (`width` each; NaN where a request failed), failures by request, model time."""
-
-    numbers: bytes
-    failures: dict[int, str]
-    model_us: int

@@ -1,0 +1,174 @@
+"""The HTTP edge that every server of the house shares: one table from errors to status codes, and granian around a function.
+
+A skin is `async handle(Request) -> Response`; nothing else of the house knows granian, so another HTTP server can carry it.
+One process is one worker: granian's embedded server runs on our own event loop, and supervisors start as many processes as
+they want on one port (SO_REUSEPORT).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from interlock.core import errors
+
+STATUS: dict[type[errors.InterlockError], int] = {
+    errors.InterlockError: 500,
+    errors.Usage: 400,
+    errors.Misconfigured: 500,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.Refused: 403,
+    errors.Tampered: 403,
+    errors.NotApproved: 403,
+    errors.FourEyes: 403,
+    errors.RecipeFailed: 500,
+    errors.InvalidData: 500,
+    errors.InvalidRequest: 400,
+    errors.TooLarge: 413,
+    errors.UnsupportedMedia: 415,
+    errors.UnknownVersion: 404,
+    errors.Unavailable: 503,
+    errors.DeadlineExceeded: 504,
+    errors.PredictionFailed: 500,
+    errors.NotRunning: 503,
+    errors.Corrupt: 500,
+}
+BODY_LIMIT = 10 * 1024 * 1024
+JSON: list[tuple[str, str]] = [("content-type", "application/json")]
+TEXT: list[tuple[str, str]] = [("content-type", "text/plain; charset=utf-8")]
+
+
+class Request:
+    """What a handler sees of a request. `headers.get(name, default)` takes lower-case names."""
+
+    __slots__ = ("body", "headers", "method", "path", "too_large")
+
+    def __init__(self, method: str, path: str, headers: Any, body: bytes, too_large: bool = False) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self.too_large = too_large
+
+
+class Response:
+    """Status, headers and body."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, body: bytes, headers: list[tuple[str, str]] = JSON) -> None:
+        self.status = status
+        self.body = body
+        self.headers = headers
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(status, msgspec.json.encode(value))
+
+
+def status_of(error: errors.InterlockError) -> int:
+    """The error's status; a room's own subclass counts as its nearest base in the table."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def error_response(error: errors.InterlockError) -> Response:
+    """`{"error": message}` under the error's status."""
+    return json_response({"error": error.message}, status_of(error))
+
+
+class HttpServer:
+    """granian's embedded RSGI server around a handler, with a drain that loses no request.
+
+    `start` returns when the socket is bound; `stop` refuses new connections after the running requests are answered.
+    """
+
+    def __init__(self, handle: Handler, *, host: str = "127.0.0.1", port: int = 0, path: Path | None = None) -> None:
+        self.handle = handle
+        self.host = host
+        self.port = port
+        self.path = path
+        self.running = 0
+        self.draining = False
+        self._idle = asyncio.Event()
+        self._server: Any = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Bind and serve.
+
+        Raises:
+            Misconfigured: the address is taken.
+        """
+        from granian.server.embed import Server
+
+        where: dict[str, Any] = {"uds": self.path} if self.path else {"address": self.host, "port": self.port}
+        self._server = Server(self._rsgi, **where, backlog=1024, log_enabled=False, websockets=False)
+        self._task = asyncio.get_running_loop().create_task(self._server.serve())
+        await self._bound()
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """Drain: answers running requests (at most `grace` seconds), closing their connections, then stops."""
+        self.draining = True
+        if self.running:
+            self._idle.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), grace)
+        if self._task is not None:
+            self._server.stop()
+            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+                await asyncio.wait_for(self._task, 2.0)
+
+    async def _bound(self) -> None:
+        family = socket.AF_UNIX if self.path else socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        target: Any = str(self.path) if self.path else (self.host, self.port)
+        assert self._task is not None
+        while True:
+            if self._task.done():
+                cause = self._task.exception()
+                raise errors.Misconfigured(f"cannot listen on {self.path or f'{self.host}:{self.port}'}: {cause}")
+            with contextlib.suppress(OSError), socket.socket(family) as probe:
+                probe.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(probe, target)
+                return
+            await asyncio.sleep(0.005)
+
+    async def _rsgi(self, scope: Any, protocol: Any) -> None:
+        self.running += 1
+        try:
+            headers = scope.headers
+            length = headers.get("content-length")
+            if scope.method in ("GET", "HEAD"):
+                request = Request(scope.method, scope.path, headers, b"")
+            elif length is not None and length.isdigit():
+                over = int(length) > BODY_LIMIT
+                request = Request(scope.method, scope.path, headers, b"" if over else await protocol(), over)
+            else:
+                request = await _chunked(scope, protocol)
+            response = await self.handle(request)
+            if self.draining or request.too_large:  # an unread body must not be taken for the next request
+                response.headers = [*response.headers, ("connection", "close")]
+            protocol.response_bytes(response.status, response.headers, response.body)
+        finally:
+            self.running -= 1
+            if self.draining and not self.running:
+                self._idle.set()
+
+
+async def _chunked(scope: Any, protocol: Any) -> Request:
+    body = bytearray()
+    async for chunk in protocol:
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            return Request(scope.method, scope.path, scope.headers, b"", True)
+    return Request(scope.method, scope.path, scope.headers, bytes(body))

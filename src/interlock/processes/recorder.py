@@ -1,0 +1,71 @@
+"""`python -m interlock.processes.recorder`: moves the journals into the warehouse. One a project, held by a lock."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from interlock.core.errors import InterlockError
+from interlock.core.files import locked
+from interlock.core.lifeline import tie_to_parent
+from interlock.core.project import Project
+from interlock.predlog.recorder import Recorder
+from interlock.warehouse.ducklake import open_warehouse
+
+MAINTAIN_SECONDS = 3600.0
+
+
+def main() -> int:
+    """Record until SIGTERM, then write what is there."""
+    parser = argparse.ArgumentParser(
+        prog="interlock recorder", description="Move the prediction log into the warehouse."
+    )
+    parser.add_argument("--project", type=Path, default=None)
+    options = parser.parse_args()
+    tie_to_parent(grace=10.0)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        _record(Project.find(options.project), stop)
+    except InterlockError as error:
+        sys.stderr.write(f"{error.message}. {error.next}\n")
+        return 1
+    return 0
+
+
+def _record(project: Project, stop: threading.Event) -> None:
+    project.journals.mkdir(parents=True, exist_ok=True)
+    with locked(project.locks / "recorder.lock", timeout=10.0, holder="another recorder"):
+        warehouse = open_warehouse(project.warehouse, create=True)
+        recorder = Recorder(project.journals, warehouse, _say)
+        keeper = threading.Thread(target=_maintain, args=(project, stop), name="maintenance", daemon=True)
+        keeper.start()
+        _say("ready: recorder")
+        last = time.monotonic()
+        while not stop.is_set():
+            recorder.run(stop, until=last + MAINTAIN_SECONDS)
+            recorder.forget_old_marks()
+            last = time.monotonic()
+
+
+def _maintain(project: Project, stop: threading.Event) -> None:
+    """Merge small files and drop what nobody needs, hourly, in slices that let the recorder pass."""
+    while not stop.wait(MAINTAIN_SECONDS):
+        try:
+            open_warehouse(project.warehouse).maintain()
+        except InterlockError as error:
+            _say(f"maintenance will be tried again in an hour: {error.message}")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""One thread that owns the model: everything that waits when it is free becomes one `predict` call."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+
+import numpy as np
+
+from interlock.core.errors import InterlockError
+from interlock.model.columns import Array, unpack
+from interlock.model.predictor import Predictor
+from interlock.model.wire import BatchAnswer, BatchRequest
+
+MAX_ROWS = 4096
+Waiting = tuple[BatchRequest, "asyncio.Future[BatchAnswer]"]
+
+
+class Batcher:
+    """Takes batches from the event loop, answers on it; the model runs on its own thread.
+
+    When `predict` raises, the requests of that call run one by one and only the culprit fails.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.rows = 0
+        self.calls = 0
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Waiting] = deque()
+        self._wake = threading.Semaphore(0)
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._thread.start()
+
+    def submit(self, batch: BatchRequest) -> asyncio.Future[BatchAnswer]:
+        """Queue a batch; the future gets its answer."""
+        future: asyncio.Future[BatchAnswer] = self._loop.create_future()
+        self._waiting.append((batch, future))
+        self._wake.release()
+        return future
+
+    def close(self) -> None:
+        """Answer what waits, then let the thread end."""
+        self._closed = True
+        self._wake.release()
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.acquire()
+            if not self._waiting:
+                if self._closed:
+                    return
+                continue  # an earlier call took this one along
+            taken, rows = [self._waiting.popleft()], 0
+            while self._waiting and (rows := rows + sum(taken[-1][0].counts)) < MAX_ROWS:
+                taken.append(self._waiting.popleft())
+            answers = self._answer([batch for batch, _ in taken])
+            self._loop.call_soon_threadsafe(_deliver, taken, answers)
+
+    def _answer(self, batches: list[BatchRequest]) -> list[BatchAnswer]:
+        began = time.perf_counter_ns()
+        try:
+            parts = [unpack(self.predictor.signature.inputs, batch.columns) for batch in batches]
+            arrays = parts[0] if len(parts) == 1 else [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+            numbers = self.predictor.predict(arrays)
+        except Exception:  # noqa: BLE001 - whatever a model raises belongs to one of these requests: find it below
+            return [self._one_by_one(batch) for batch in batches]
+        took = (time.perf_counter_ns() - began) // 1000
+        self.calls += 1
+        self.rows += len(numbers)
+        answers, at = [], 0
+        for batch in batches:
+            rows = sum(batch.counts)
+            answers.append(BatchAnswer(numbers[at : at + rows].tobytes(), {}, took))
+            at += rows
+        return answers
+
+    def _one_by_one(self, batch: BatchRequest) -> BatchAnswer:
+        began = time.perf_counter_ns()
+        failures: dict[int, str] = {}
+        try:
+            arrays = unpack(self.predictor.signature.inputs, batch.columns)
+        except Exception as error:  # noqa: BLE001 - a peer that sends other columns than the signature's
+            failures = {i: f"unreadable columns: {error}" for i in range(len(batch.counts))}
+            return BatchAnswer(b"", failures, 0)
+        numbers = np.full((sum(batch.counts), self.predictor.signature.width), np.nan)
+        at = 0
+        for i, rows in enumerate(batch.counts):
+            part: list[Array] = [array[at : at + rows] for array in arrays]
+            try:
+                numbers[at : at + rows] = self.predictor.predict(part)
+            except InterlockError as error:
+                failures[i] = error.message
+            except Exception as error:  # noqa: BLE001 - the model's own error is this request's answer
+                failures[i] = f"the model raised {type(error).__name__}: {error}"
+            at += rows
+        self.calls += len(batch.counts)
+        self.rows += at
+        return BatchAnswer(numbers.tobytes(), failures, (time.perf_counter_ns() - began) // 1000)
+
+
+def _deliver(taken: list[Waiting], answers: list[BatchAnswer]) -> None:
+    for (_, future), answer in zip(taken, answers, strict=True):
+        if not future.done():
+            future.set_result(answer)

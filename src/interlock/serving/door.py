@@ -1,0 +1,70 @@
+"""The gate at the model server's door: nothing is loaded before digests and approval are verified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from interlock.core.clock import Clock
+from interlock.core.errors import Corrupt, NotApproved
+from interlock.core.trust import TrustRoot
+from interlock.model import oip
+from interlock.model.columns import pack, unpack
+from interlock.model.package import Package, verify
+from interlock.model.predictor import Predictor
+from interlock.registry.approvals import Approval, Scope, open_approval, require_approval
+
+WARM_BATCHES = (1, 2, 16)
+
+
+class Golden(msgspec.Struct, frozen=True):
+    """`golden.json`: raw requests and the numbers that training gave for them, row after row."""
+
+    inputs: list[oip.Tensor]
+    numbers: list[float]
+
+
+def admit(
+    directory: Path, approval: Path | None, trust: TrustRoot, scope: Scope, clock: Clock
+) -> tuple[Package, Approval]:
+    """Verify the package and the decisions about it (a file, or a folder of them).
+
+    Raises:
+        Tampered, NotApproved, FourEyes: the package may not be served.
+    """
+    package = verify(directory)
+    if approval is None or not approval.exists():
+        raise NotApproved(
+            f"package {package.digest} comes without an approval",
+            next="a reviewer signs it: interlock approve MODEL:V --as NAME --reason R",
+        )
+    files = sorted(approval.glob("*.dsse.json")) if approval.is_dir() else [approval]
+    decisions = [open_approval(file.read_bytes(), trust, f"approval {file.name}") for file in files]
+    author = package.manifest.author.name
+    return package, require_approval(decisions, package.digest, author, scope, trust, clock.now())
+
+
+def load(package: Package) -> Predictor:
+    """Load a verified package, warm it up and prove that it still gives its golden answers.
+
+    Raises:
+        Corrupt: the package has no golden requests, or an answer differs beyond the manifest's tolerance.
+    """
+    predictor = Predictor(package)
+    golden = msgspec.json.decode(package.files["golden.json"], type=Golden)
+    signature = predictor.signature
+    rows, columns = oip.read_columns(signature, oip.InferRequest(golden.inputs))
+    for count in WARM_BATCHES:
+        some = [column[:count] for column in columns]
+        predictor.predict(unpack(signature.inputs, pack(signature.inputs, some)))
+    numbers = predictor.predict(unpack(signature.inputs, pack(signature.inputs, columns)))
+    expected = np.array(golden.numbers).reshape(rows, signature.width)
+    if not np.allclose(numbers, expected, rtol=package.manifest.rtol, atol=0.0):
+        worst = int(np.argmax(np.abs(numbers - expected).max(axis=1)))
+        raise Corrupt(
+            f"golden request {worst} of package {package.digest}: expected {expected[worst]}, got {numbers[worst]}",
+            next="compare the library versions in the manifest with the installed ones",
+        )
+    return predictor

@@ -1,0 +1,277 @@
+"""A project made by hand for tests of the online wing: keys, trust root, a small real package, approvals and routes.
+
+Everything is what the product writes, through the product's own functions; only the training pipeline is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from interlock.core import signing, trust
+from interlock.core.clock import SystemClock, iso
+from interlock.core.hashing import digest
+from interlock.core.lifeline import Child
+from interlock.core.project import Project
+from interlock.core.settings import Mode
+from interlock.model import features, oip, package
+from interlock.model.columns import Array, pack, to_lists, unpack
+from interlock.model.manifest import Author, Lineage, Manifest, Runtime, SplitRecord
+from interlock.model.predictor import Predictor
+from interlock.model.signature import Input, Signature
+from interlock.registry import approvals
+from interlock.registry.packages import PackageStore
+from interlock.registry.routes import Arm, ExperimentRef, Parameters, RouteDocument, RouteStore, replica_name
+
+SINCE = "2020-01-01T00:00:00.000000Z"
+INPUTS = (
+    Input("distance", "float"),
+    Input("temp", "float", nullable=True),
+    Input("stops", "int"),
+    Input("carrier", "category", categories=("AA", "B6", "UA")),
+    Input("at", "timestamp", zone="America/New_York"),
+)
+SIGNATURE = Signature(task="binary", inputs=INPUTS, classes=(False, True))
+FEATURES = """import pandas as pd
+
+
+def flight_features(raw):
+    if (raw["distance"] == 666.0).any():
+        raise ValueError("a cursed distance")
+    return pd.DataFrame({
+        "distance": raw["distance"], "temp": raw["temp"], "stops": raw["stops"],
+        "is_ua": (raw["carrier"] == "UA").astype(float), "hour": raw["at"].dt.hour,
+    })
+
+
+__features__ = flight_features
+"""
+
+
+def rows(count: int, seed: int = 0) -> list[Array]:
+    """Random raw rows as arrays."""
+    rng = np.random.default_rng(seed)
+    temp = rng.normal(15, 8, count).round(1)
+    temp[rng.random(count) < 0.1] = np.nan
+    return [
+        rng.uniform(100, 3000, count).round(1),
+        temp,
+        rng.integers(0, 4, count),
+        np.array(rng.choice(["AA", "B6", "UA"], count), dtype=object),
+        1_370_000_000_000_000 + rng.integers(0, 30 * 86_400_000_000, count),
+    ]
+
+
+def body(count: int = 1, seed: int = 0, **parameters: Any) -> dict[str, Any]:
+    """An Open Inference Protocol request."""
+    inputs = oip.write_inputs(SIGNATURE, to_lists(INPUTS, rows(count, seed)))
+    return {"inputs": inputs, "parameters": parameters} if parameters else {"inputs": inputs}
+
+
+class House:
+    """A project folder with people, packages and routes."""
+
+    def __init__(self, root: Path, mode: Mode = "team") -> None:
+        self.project = Project(root)
+        self.root_key = signing.generate()
+        self.keys = {name: signing.generate() for name in ("ann", "rob", "olga")}
+        self.roles: dict[str, tuple[trust.Role, ...]] = {"ann": ("author",), "rob": ("reviewer",), "olga": ("operator",)}
+        self.mode: Mode = mode
+        self.fingerprint = signing.key_id(self.root_key.public_key())
+        root.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.project.config.write_text(
+            'model = "flight-delay"\nrecipe = "recipe:train"\n[extract]\nsql = "select 1"\nid = "id"\n'
+            'event_time = "at"\nlabel = "late"\n[inputs]\ndistance = "float"\n'
+            f'[trust]\nroot = "{self.fingerprint}"\n[serve]\ngateway_port = {self.port}\nreserve_mb = 1\n'
+        )
+        self.write_trust()
+
+    def write_trust(self) -> None:
+        """Sign the trust root."""
+        entries = tuple(
+            trust.TrustedKey(
+                name, name, signing.key_id(key.public_key()), signing.public_text(key.public_key()), self.roles[name], SINCE
+            )
+            for name, key in self.keys.items()
+        )
+        public = signing.public_text(self.root_key.public_key())
+        content = trust.TrustRoot(1, 1, self.project.root.name, self.mode, public, entries)
+        self.project.state.mkdir(exist_ok=True)
+        self.project.trust.write_bytes(trust.seal_trust(content, self.root_key))
+
+    def package(self, seed: int = 0, features_source: str = FEATURES) -> str:
+        """Train a small real model, publish its package, return the digest."""
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.impute import SimpleImputer
+        from sklearn.preprocessing import StandardScaler
+
+        from interlock.model.frames import to_frame
+        from interlock.model.runtimes import sklearn
+
+        raw = rows(400, seed)
+        source = features_source.encode()
+        source_digest = digest(source)
+        frame = features.load_source(source, source_digest)(to_frame(INPUTS, raw))
+        late = (frame["distance"] + 500 * frame["is_ua"] + np.random.default_rng(seed).normal(0, 400, 400)) > 1700
+        model = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(frame, late)
+        data, types = sklearn.dump(model)
+        split = SplitRecord("time", 7, "sha256:" + "0" * 64, {"train": 400})
+        lineage = Lineage("run", "", "select 1", {}, 1, "sha256:0", split, "", "sha256:0", source_digest, {}, None)
+        manifest = Manifest(
+            1, "flight-delay", SIGNATURE, Runtime("sklearn", "model/model.skops", types), tuple(frame.columns), 0.5, 1e-9,
+            "3.11", {}, Author("ann", signing.key_id(self.keys["ann"].public_key())), iso(SystemClock().now()), lineage, (),
+        )  # fmt: skip
+        files = {"model/model.skops": data, features.FILE: source, "profile.json": b"{}", "requirements.txt": b""}
+        golden = [column[:16] for column in raw]
+        draft = package.Package(Path(), "", manifest, files)
+        numbers = Predictor(draft).predict(unpack(INPUTS, pack(INPUTS, to_lists_checked(golden))))
+        inputs = oip.write_inputs(SIGNATURE, to_lists(INPUTS, golden))
+        files["golden.json"] = msgspec.json.encode({"inputs": inputs, "numbers": numbers.ravel().tolist()})
+        work = self.project.work / f"new-{seed}-{len(features_source)}"
+        work.mkdir(parents=True)
+        found = package.write(work, manifest, files)
+        PackageStore(self.project.packages).publish(work, found)
+        return found
+
+    def approve(self, found: str, by: str = "rob", decision: Any = "approve", scope: Any = "serve") -> Path:
+        """Sign a decision."""
+        own = by == "ann"
+        predicate = approvals.Predicate(
+            decision, scope, by, "ann", "looks right", iso(SystemClock().now()), None, "sha256:0", self_approved=own
+        )
+        content = approvals.statement("flight-delay", found, predicate)
+        return approvals.store_approval(self.project.approvals, content, self.keys[by])
+
+    def route(self, arms: dict[str, tuple[str, int]], *, by: str = "olga", replicas: int = 1, **more: Any) -> RouteDocument:
+        """Write the next revision: arm → (package, buckets)."""
+        store = RouteStore(self.project.routes)
+        revision = store.current("flight-delay") + 1
+        made, at = [], 0
+        for number, (name, (found, count)) in enumerate(arms.items(), 1):
+            names = tuple(replica_name(found, i) for i in range(replicas))
+            ranges = ((at, at + count),) if count else ()
+            made.append(Arm(name, "flight-delay", number, found, f"{number}.0.0-1.00000000", names, ranges))
+            at += count
+        values: dict[str, Any] = {
+            "format": 1, "endpoint": "flight-delay", "revision": revision, "arms": tuple(made),
+            "experiment": ExperimentRef("salt", 1, "exp", "tailnum"), "parameters": Parameters(), "author": by,
+            "reason": "test", "time": iso(SystemClock().now()), "previous": store.digest_of("flight-delay", revision - 1),
+        }  # fmt: skip
+        route = RouteDocument(**{**values, **more})
+        store.write(route, self.keys[by])
+        return route
+
+    def serve(self, found: str, number: int = 0, *more: str) -> Process:
+        """A model server for a replica of an arm."""
+        path = self.project.make_sockets() / replica_name(found, number)
+        return Process(
+            "model_server", "--package", str(self.project.packages / found.removeprefix("sha256:")),
+            "--approval", str(self.project.approvals / found.removeprefix("sha256:")), "--trust", str(self.project.trust),
+            "--root", self.fingerprint, "--socket", str(path), *more,
+        )  # fmt: skip
+
+    def gateway(self, slot: int = 0, **environment: str) -> Process:
+        """A gateway worker."""
+        return Process("gateway", "--project", str(self.project.root), "--slot", str(slot), environment=environment)
+
+    def recorder(self) -> Process:
+        """The recorder."""
+        return Process("recorder", "--project", str(self.project.root))
+
+    @property
+    def url(self) -> str:
+        """The gateway's address."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+def to_lists_checked(arrays: list[Array]) -> list[list[Any]]:
+    """Rows as the gateway holds them after checking."""
+    request = oip.InferRequest(msgspec.convert(oip.write_inputs(SIGNATURE, to_lists(INPUTS, arrays)), list[oip.Tensor]))
+    return oip.read_columns(SIGNATURE, request)[1]
+
+
+class Process:
+    """A real process of the house, tied to this one; `ready()` waits for its word."""
+
+    def __init__(self, name: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        read, write = os.pipe()
+        command = [sys.executable, "-m", f"interlock.processes.{name}", *arguments]
+        try:
+            self.child = Child(
+                command, environment={**os.environ, **(environment or {})}, output=write, stderr=subprocess.STDOUT
+            )
+        finally:
+            os.close(write)
+        self.output = os.fdopen(read, "rb", buffering=0)
+        self.text = ""
+
+    def ready(self, word: str = "ready:", seconds: float = 30.0) -> Process:
+        """Wait until it says `word`; fail with its output when it ends instead."""
+        end = time.monotonic() + seconds
+        while word not in self.text:
+            left = end - time.monotonic()
+            assert left > 0, f"not ready: {self.text}"
+            if select.select([self.output], [], [], left)[0]:
+                data = self.output.read(65536)
+                assert data, f"ended with {self.child.process.wait()}: {self.text}"
+                self.text += data.decode()
+        return self
+
+    def ended(self, seconds: float = 30.0) -> int:
+        """Wait for its end; the exit code."""
+        code = self.child.process.wait(seconds)
+        self.text += (self.output.read() or b"").decode()
+        return code
+
+    def stop(self) -> int:
+        """SIGTERM and wait."""
+        code = self.child.stop(10.0)
+        self.output.close()
+        return code
+
+    def kill(self) -> None:
+        """SIGKILL and wait."""
+        self.child.process.kill()
+        self.child.process.wait()
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "condition") -> Any:
+    """Poll until the condition holds; what it gave."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, f"{what} did not come true in {seconds} s"
+        time.sleep(0.02)
+    return value
+
+
+@contextlib.contextmanager
+def running(*processes: Process) -> Iterator[None]:
+    """Processes for the time of a block."""
+    try:
+        for process in processes:
+            process.ready()
+        yield
+    finally:
+        for process in processes:
+            process.stop()
