@@ -28,7 +28,7 @@ Words = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
 
 def build() -> App:
     """The command line with all commands of the table."""
-    plain = Parameter(negative=(), show_default=lambda value: value if value not in (False, None, ()) else None)
+    plain = Parameter(negative=(), show_default=lambda value: value or None)
     app = App(name="interlock", help=HELP, version=__version__, help_format="plaintext", default_parameter=plain)
     groups = {name: Group(name, sort_key=at) for at, name in enumerate(GROUPS)}
     for name, (place, text) in FAMILIES.items():
@@ -37,8 +37,10 @@ def build() -> App:
         family, _, leaf = command.name.rpartition(" ")
         parent = app[family] if family else app
         group = None if family else groups[command.group]
-        example = f"Example: {command.example}"
-        parent.command(command.target, name=leaf, group=group, help=command.help, help_epilogue=example)
+        example = f"Example: interlock {command.example}"
+        parent.command(
+            f"interlock.cli.{command.target}", name=leaf, group=group, help=command.help, help_epilogue=example
+        )
 
     @app.meta.default
     def launch(*words: Words, json: Json = False, project: Directory = None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from interlock.cli import output
-from interlock.core.errors import Usage
 from interlock.core.project import Project
 
 
@@ -33,17 +31,3 @@ class Flags:
 
 Session = Annotated[Flags, Parameter(parse=False)]
 """Type of a command's keyword parameter `session`."""
-
-VERSION = re.compile(r"(?P<model>[a-z][a-z0-9]*(?:-[a-z0-9]+)*):(?P<version>[1-9][0-9]{0,8})")
-
-
-def model_version(text: str) -> tuple[str, int]:
-    """`flight-delay:7` → its two parts.
-
-    Raises:
-        Usage: it is not of that form.
-    """
-    match = VERSION.fullmatch(text)
-    if match is None:
-        raise Usage(f"{text!r} is no MODEL:VERSION", next="name it as `interlock versions list` does: flight-delay:1")
-    return match["model"], int(match["version"])

@@ -1,7 +1,7 @@
 """What a person's step makes of a route document: who is champion, who stands by, and how many units each arm gets.
 
-Pure functions, document in, document out. Units move as little as possible (`core.assignment`); a step that changes versions
-or shares starts a new phase and keeps the salt, so that nobody is shuffled.
+Pure functions, document in, document out. Units move as little as possible (`core.assignment`); a step that changes
+versions or shares starts a new phase and keeps the salt, so that nobody is shuffled.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def set_shares(route: RouteDocument, counts: Mapping[str, int]) -> RouteDocument
 
 
 def promote(route: RouteDocument, name: str = "") -> RouteDocument:
-    """Make a challenger (the only one, if not named) the champion, with its own units and the champion's; that one stands by.
+    """Make a challenger (the only one, if not named) the champion, with the units of both; the old champion stands by.
 
     Raises:
         Usage, NotFound: there is no such challenger, or none or several to choose from.

@@ -6,8 +6,8 @@ newest entry: a chain alone cannot tell that its end was cut off.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import Connection, insert, select
 
 from interlock.core.clock import SystemClock, iso
-from interlock.core.errors import Refused, Tampered
+from interlock.core.errors import Tampered
 from interlock.core.files import write_atomic
 from interlock.core.hashing import canonical, digest
 from interlock.store.database import Database
@@ -56,25 +56,42 @@ def append(
 ) -> int:
     """Write an entry and return its number.
 
-    A connection must come from `Database.write`: the entry stands or falls with the change it tells of. A database
-    gives the entry a transaction of its own, and remembers the new end in `audit.head`.
+    A connection comes from `transaction` (or `Database.write`): the entry stands or falls with the change it tells of.
+    A database gives the entry a transaction of its own.
     """
-    if isinstance(where, Connection):
-        return _append(where, actor, action, subject, before, after, reason).seq
-    with where.write() as connection:
-        entry = _append(connection, actor, action, subject, before, after, reason)
-    write_atomic(_head(where), canonical(_Head(entry.seq, entry.hash)))
+    if isinstance(where, Database):
+        with transaction(where) as connection:
+            return append(connection, actor, action, subject, before, after, reason)
+    end = _end(where)
+    entry = Entry(
+        seq=end.seq + 1,
+        at=iso(SystemClock().now()),
+        actor=actor,
+        action=action,
+        subject=subject,
+        before=None if before is None else canonical(before).decode(),
+        after=None if after is None else canonical(after).decode(),
+        reason=reason,
+        previous=end.hash,
+        hash="",
+    )
+    entry = msgspec.structs.replace(entry, hash=entry.computed)
+    where.execute(insert(audit).values(msgspec.structs.asdict(entry)))
     return entry.seq
 
 
-@contextlib.contextmanager
-def refusals(database: Database, actor: str, action: str, subject: str) -> Iterator[None]:
-    """Write a `refused` entry with code and reason when the gate says no inside the block; the refusal goes on."""
-    try:
-        yield
-    except Refused as error:
-        append(database, actor, "refused", subject, None, {"action": action, "code": error.code}, error.message)
-        raise
+@contextmanager
+def transaction(database: Database) -> Iterator[Connection]:
+    """A write transaction with entries in it; afterwards `audit.head` knows the new end."""
+    with database.write() as connection:
+        yield connection
+        end = _end(connection)
+    write_atomic(_head(database), canonical(end))
+
+
+def refused(database: Database, actor: str, action: str, subject: str, code: str, reason: str) -> int:
+    """Write down that the gate said no to `action`; see `append`."""
+    return append(database, actor, "refused", subject, None, {"action": action, "code": code}, reason)
 
 
 def entries(database: Database, subject: str = "", last: int = 0) -> list[Entry]:
@@ -130,25 +147,9 @@ def _read_head(path: Path) -> _Head:
         raise Tampered(f"{path.name} was edited: {error}", next=_NEXT) from None
 
 
-def _append(
-    connection: Connection, actor: str, action: str, subject: str, before: Any, after: Any, reason: str
-) -> Entry:
+def _end(connection: Connection) -> _Head:
     newest = connection.execute(select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)).first()
-    entry = Entry(
-        seq=newest.seq + 1 if newest else 1,
-        at=iso(SystemClock().now()),
-        actor=actor,
-        action=action,
-        subject=subject,
-        before=None if before is None else canonical(before).decode(),
-        after=None if after is None else canonical(after).decode(),
-        reason=reason,
-        previous=newest.hash if newest else "",
-        hash="",
-    )
-    entry = msgspec.structs.replace(entry, hash=entry.computed)
-    connection.execute(insert(audit).values(msgspec.structs.asdict(entry)))
-    return entry
+    return _Head(*newest) if newest else _Head()
 
 
 def _head(database: Database) -> Path:

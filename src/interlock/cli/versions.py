@@ -1,0 +1,105 @@
+"""`interlock versions`: what was trained, what was said about it, where it serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from interlock.cli.output import Columns, Reply, cell, items
+from interlock.cli.session import Session
+from interlock.core.project import Project
+from interlock.core.trust import TrustRoot
+from interlock.registry.approvals import Approval, read_decisions
+from interlock.registry.packages import PackageStore
+from interlock.registry.routes import RouteStore
+from interlock.registry.versions import Version, Versions
+from interlock.release.users import trust_of
+from interlock.store.database import Database
+
+
+def list_versions(model: str = "", /, *, session: Session) -> Reply:
+    """List versions with the last decision about each and the arms that serve it.
+
+    Args:
+        model: Only this model's.
+    """
+    project = session.project
+    trust, found = trust_of(project), versions_of(project).all(model)
+    rows = [_row(one, read_decisions(project.approvals, one.package_digest, trust)) for one in found]
+    arms = serving(project, trust)
+    for row in rows:
+        row["arms"] = arms.get(row["package_digest"], [])
+    new = next((row["name"] for row in reversed(rows) if row["decision"] is None), "")
+    step = f"interlock review {new}" if new else ""
+    columns = ("name", "label", "author", "created_at", "decision", "signed_by", "arms")
+    return items(rows, columns, empty="no versions yet", next=step or ("" if rows else "interlock train --wait"))
+
+
+def show(version: str, /, *, session: Session) -> Reply:
+    """Show one version: its manifest and every decision about it.
+
+    Args:
+        version: MODEL:V
+    """
+    project = session.project
+    versions, trust = versions_of(project), trust_of(project)
+    one = versions.named(version)
+    manifest = versions.manifest(one)
+    decisions = read_decisions(project.approvals, one.package_digest, trust)
+    row = _row(one, decisions) | {"arms": serving(project, trust).get(one.package_digest, [])}
+    lineage = manifest.lineage
+    about = {
+        **row,
+        "trained on": f"snapshot {lineage.snapshot}, rows {lineage.split.rows}",
+        "parameters": msgspec.json.encode(lineage.parameters).decode(),
+        "recipe": lineage.recipe,
+        "git commit": lineage.git_commit,
+    }
+    inputs = [{"input": spec.name, "type": spec.type, "nullable": spec.nullable} for spec in manifest.signature.inputs]
+    said = [msgspec.to_builtins(decision.predicate) for decision in decisions]
+    text = [f"{name:<16}{cell(value)}" for name, value in about.items()]
+    spoken = [Columns(said, ("time", "decision", "scope", "approver", "self_approved", "reason"))] if said else []
+    return Reply(
+        {**row, "manifest": msgspec.to_builtins(manifest), "decisions": said},
+        (*text, "", Columns(inputs, ("input", "type", "nullable")), "", *spoken),
+        f"interlock review {version}",
+    )
+
+
+def diff(before: str, after: str, /, *, session: Session) -> Reply:
+    """Show what differs between the manifests of two versions.
+
+    Args:
+        before: MODEL:V
+        after: MODEL:V
+    """
+    versions = versions_of(session.project)
+    changes = msgspec.to_builtins(versions.diff(versions.named(before), versions.named(after)))
+    return items(changes, ("field", "before", "after"), empty=f"{before} and {after} say the same of themselves")
+
+
+def versions_of(project: Project) -> Versions:
+    """The versions of a project."""
+    return Versions(Database(project.database), PackageStore(project.packages))
+
+
+def serving(project: Project, trust: TrustRoot) -> dict[str, list[str]]:
+    """Package digest → `endpoint/arm` of every arm that serves it."""
+    routes, found = RouteStore(project.routes), dict[str, list[str]]()
+    for endpoint in routes.endpoints():
+        for arm in routes.read(endpoint, trust).arms:
+            found.setdefault(arm.package_digest, []).append(f"{endpoint}/{arm.name}")
+    return found
+
+
+def _row(version: Version, decisions: list[Approval]) -> dict[str, Any]:
+    last = max((one.predicate for one in decisions), key=lambda said: said.time, default=None)
+    mark = " (self-approved)" if last and last.self_approved else ""
+    return {
+        "name": version.name,
+        "label": version.label,
+        **msgspec.to_builtins(version),
+        "decision": f"{last.decision} {last.scope}" if last else None,
+        "signed_by": f"{last.approver}{mark}" if last else None,
+    }

@@ -1,0 +1,81 @@
+"""Parameters as a person changes them: texts to values, and whether they fit the model they are for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from interlock.core.errors import Usage
+from interlock.core.settings import parse_value
+from interlock.model.signature import Datatype, Signature
+from interlock.registry.routes import Parameters
+
+TEXTS = ("ACTIVE_MODEL", "LOG_INPUTS")
+"""Never read as JSON: version `2` is a name."""
+KINDS: dict[Datatype, tuple[type, ...]] = {"FP64": (int, float), "INT64": (int,), "BOOL": (bool,), "BYTES": (str,)}
+
+
+def changed_parameters(before: Parameters, changes: Mapping[str, str]) -> Parameters:
+    """The parameters with `NAME` → text applied.
+
+    Raises:
+        Usage: an unknown name, or a value of the wrong type or range.
+    """
+    values: dict[str, Any] = msgspec.to_builtins(before)
+    for name, text in changes.items():
+        if name not in values:
+            raise Usage(f"there is no parameter {name} (there are: {', '.join(values)})")
+        values[name] = text if name in TEXTS else parse_value(text)
+    try:
+        return msgspec.convert(values, Parameters)
+    except msgspec.ValidationError as error:
+        raise Usage(f"{', '.join(f'{name}={text}' for name, text in changes.items())}: {error}") from None
+
+
+def check_parameters(parameters: Parameters, signature: Signature, live: Collection[str]) -> None:
+    """Hold parameters against the champion's signature and the names of the live arms and versions.
+
+    Raises:
+        Usage: ACTIVE_MODEL names nothing that is live, or FALLBACK is no answer that this model could give.
+    """
+    if parameters.active_model and parameters.active_model not in live:
+        raise Usage(f"ACTIVE_MODEL={parameters.active_model} is not live (there: {', '.join(sorted(live))})")
+    if parameters.log_inputs != "all":
+        raise Usage(f"LOG_INPUTS={parameters.log_inputs} is not known", next="LOG_INPUTS=all")
+    if parameters.fallback != "error":
+        _check_fallback(parameters.fallback, signature)
+
+
+def _check_fallback(fallback: dict[str, Any] | str, signature: Signature) -> None:
+    wanted = {output.name: output for output in signature.outputs()}
+    if isinstance(fallback, str) or set(fallback) != set(wanted):
+        raise Usage(
+            f"FALLBACK is `error` or an object with {' and '.join(wanted)}, got {fallback!r}",
+            next=f"as in: FALLBACK='{msgspec.json.encode(_example(signature)).decode()}'",
+        )
+    for name, value in fallback.items():
+        many = len(wanted[name].shape) > 1
+        numbers = value if many and isinstance(value, list) else [value]
+        fits = len(numbers) == (signature.width if many else 1)
+        if not fits or not all(_is(wanted[name].datatype, one) for one in numbers):
+            raise Usage(f"FALLBACK: {name} cannot be {value!r}")
+        if name == "label" and value not in signature.classes:
+            raise Usage(f"FALLBACK: label is one of {', '.join(map(str, signature.classes))}, got {value!r}")
+
+
+def _is(datatype: Datatype, value: Any) -> bool:
+    if isinstance(value, bool) and datatype != "BOOL":
+        return False
+    return isinstance(value, KINDS[datatype]) and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def _example(signature: Signature) -> dict[str, Any]:
+    if signature.task == "regression":
+        return {"value": 0.0}
+    label = signature.classes[0]
+    if signature.task == "binary":
+        return {"score": 0.0, "label": label}
+    return {"label": label, "probabilities": [1.0 / signature.width] * signature.width}

@@ -1,0 +1,275 @@
+"""Roll-out: an operator signs the next revision of an endpoint's route document. Gateways and model servers follow it.
+
+The signed document is written first and the audit trail after it: a kill switch must work while the database does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+import msgspec
+
+from interlock.core import signing
+from interlock.core.clock import Clock, SystemClock, iso
+from interlock.core.errors import Conflict, NotApproved, Refused, Usage
+from interlock.core.ids import uuid7_text
+from interlock.core.project import Project
+from interlock.core.settings import EndpointSettings, Name
+from interlock.model.package import read_manifest, verify
+from interlock.model.signature import Signature
+from interlock.registry.approvals import read_decisions, require_approval
+from interlock.registry.gateways import read_live
+from interlock.registry.packages import PackageStore
+from interlock.registry.routes import (
+    CHAMPION,
+    Arm,
+    ExperimentRef,
+    Parameters,
+    RouteDocument,
+    RouteStore,
+    replica_name,
+)
+from interlock.registry.versions import Versions
+from interlock.release import arms, audit
+from interlock.release.compatible import check_history
+from interlock.release.keys import ARM, Keys, prove
+from interlock.release.parameters import changed_parameters, check_parameters
+from interlock.release.users import trust_of
+from interlock.store.database import Database
+
+Change = Callable[[RouteDocument], RouteDocument]
+replace = msgspec.structs.replace
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a step did."""
+
+    before: RouteDocument
+    route: RouteDocument
+
+    @property
+    def changed(self) -> bool:
+        """False: everything was so already, and no revision was written."""
+        return self.route.revision != self.before.revision
+
+
+class Rollout:
+    """Steps that a person with the role operator takes."""
+
+    def __init__(self, project: Project, actor: str, keys: Keys, clock: Clock | None = None) -> None:
+        self.project = project
+        self.actor = actor
+        self.trust = trust_of(project)
+        self.routes = RouteStore(project.routes)
+        self._packages = PackageStore(project.packages)
+        self._keys = keys
+        self._clock = clock or SystemClock()
+
+    @cached_property
+    def database(self) -> Database:
+        """The control database, opened when it is needed."""
+        return Database(self.project.database)
+
+    def deploy(
+        self, name: str, endpoint: str, arm: str, *, buckets: int = 0, replicas: int = 1, reason: str = ""
+    ) -> Outcome:
+        """Let the approved version `MODEL:V` serve as `arm`; `buckets` of the 10000 are a challenger's share.
+
+        Raises:
+            NotFound: no such version or package.
+            Refused: not approved, not an operator, a package that was altered, or inputs that changed their type.
+            Conflict: the endpoint serves another model; or see `arms.put_champion` and `arms.put_challenger`.
+        """
+        if not ARM.fullmatch(arm) or arm == "shadow":
+            raise Usage(f"{arm!r} is no arm", next="--as champion, challenger, challenger-2 …")
+        try:
+            msgspec.convert(endpoint, Name)
+        except msgspec.ValidationError:
+            raise Usage(f"{endpoint!r} cannot name an endpoint", next="as in: flight-delay") from None
+        version = Versions(self.database, self._packages).named(name)
+        digest = version.package_digest
+        servers = tuple(replica_name(digest, number) for number in range(1, replicas + 1))
+        new = Arm(arm, version.model, version.version, digest, version.label, servers)
+
+        def change(route: RouteDocument) -> RouteDocument:
+            if route.arms and route.arms[0].model != new.model:
+                raise Conflict(
+                    f"{endpoint} serves the model {route.arms[0].model}; an endpoint serves one model",
+                    next=f"choose another endpoint: interlock deploy {name} --to {new.model} --as {arm}",
+                )
+            signature = verify(self._packages.find(digest), digest).manifest.signature
+            self._check_approved(digest, name)
+            check_history(endpoint, self._served_before(route), signature)
+            wanted = self.project.settings().endpoint
+            route = replace(route, allow_version_pin=wanted.allow_version_pin)
+            if not route.arms:
+                route = replace(route, parameters=_first_parameters(wanted))
+                check_parameters(route.parameters, signature, {CHAMPION})
+            return arms.put_champion(route, new) if arm == CHAMPION else arms.put_challenger(route, new, buckets)
+
+        return self._step("deploy", endpoint, reason, change)
+
+    def traffic(self, endpoint: str, counts: Mapping[str, int], reason: str = "") -> Outcome:
+        """Give every arm its number of buckets, with the fewest units changing arms."""
+
+        def change(route: RouteDocument) -> RouteDocument:
+            self._check_all_approved(route)
+            return arms.set_shares(route, counts)
+
+        return self._step("traffic", endpoint, reason, change)
+
+    def promote(self, endpoint: str, arm: str = "", reason: str = "") -> Outcome:
+        """Make a challenger the champion; the one before stands by."""
+
+        def change(route: RouteDocument) -> RouteDocument:
+            promoted = arms.promote(route, arm)
+            self._check_all_approved(promoted)
+            return promoted
+
+        return self._step("promote", endpoint, reason, change)
+
+    def roll_back(self, endpoint: str, reason: str = "") -> Outcome:
+        """Exchange the champion and the one before it."""
+
+        def change(route: RouteDocument) -> RouteDocument:
+            back = arms.roll_back(route)
+            self._check_all_approved(back)
+            return back
+
+        return self._step("rollback", endpoint, reason, change)
+
+    def retire(self, endpoint: str, arm: str = "", reason: str = "") -> Outcome:
+        """Take a challenger out; its units go back to the champion."""
+        return self._step("retire", endpoint, reason, lambda route: arms.retire(route, arm))
+
+    def change_parameters(self, endpoint: str, changes: Mapping[str, str], reason: str = "") -> Outcome:
+        """Change parameters live, `THRESHOLD` → `0.4`; starts no phase.
+
+        Raises:
+            Usage: an unknown parameter, or a value that does not fit.
+            Refused: a gateway's environment pins one of them.
+        """
+
+        def change(route: RouteDocument) -> RouteDocument:
+            for status in read_live(self.project.gateways):
+                pinned = status.endpoints[endpoint].pinned if endpoint in status.endpoints else {}
+                for name in sorted(set(changes) & set(pinned)):
+                    raise Refused(
+                        f"{name} is pinned by environment of gateway {status.slot} ({pinned[name]})",
+                        next=f"start the gateways without {pinned[name]}",
+                    )
+            digest = route.arm(CHAMPION).package_digest
+            parameters = changed_parameters(route.parameters, changes)
+            check_parameters(parameters, self._signature(digest), _names(route))
+            return replace(route, parameters=parameters)
+
+        return self._step("params", endpoint, reason, change)
+
+    def set_experiment(self, endpoint: str, experiment: str, reason: str = "") -> Outcome:
+        """Start the experiment of that id with a fresh salt and phase 1; with an empty id, end the one that runs."""
+
+        def change(route: RouteDocument) -> RouteDocument:
+            old = route.experiment
+            if not experiment:
+                return replace(route, experiment=replace(old, id="", phase=old.phase + 1))
+            unit = self.project.settings().endpoint.unit
+            return replace(route, experiment=ExperimentRef(uuid7_text(), 1, experiment, unit))
+
+        return self._step("experiment", endpoint, reason, change)
+
+    def _step(self, action: str, endpoint: str, reason: str, change: Change) -> Outcome:
+        try:
+            key = self._operator()
+            before = self._current(endpoint, create=action == "deploy")
+            after = self._settled(before, change(before))
+            if _content(after) == _content(before):
+                return Outcome(before, before)
+            after = replace(
+                after,
+                revision=before.revision + 1,
+                author=self.actor,
+                reason=reason,
+                time=iso(self._clock.now()),
+                previous=self.routes.digest_of(endpoint, before.revision),
+            )
+            self.routes.write(after, key)
+        except Refused as error:
+            audit.refused(self.database, self.actor, action, endpoint, error.code, error.message)
+            raise
+        audit.append(self.database, self.actor, action, endpoint, arms.summary(before), arms.summary(after), reason)
+        return Outcome(before, after)
+
+    def _operator(self) -> signing.PrivateKey:
+        if "operator" not in self.trust.key_named(self.actor).roles:
+            raise Refused(
+                f"{self.actor} is no operator and may not move traffic",
+                next=f"the holder of the root key runs: interlock users add {self.actor} --role operator",
+            )
+        return prove(self.actor, self.trust, self._keys, self._clock)
+
+    def _current(self, endpoint: str, *, create: bool) -> RouteDocument:
+        if create and not self.routes.current(endpoint):
+            first = ExperimentRef(uuid7_text(), 0, "", self.project.settings().endpoint.unit)
+            return RouteDocument(1, endpoint, 0, (), first, Parameters(), "", "", "", None)
+        return self.routes.read(endpoint, self.trust)
+
+    def _settled(self, before: RouteDocument, after: RouteDocument) -> RouteDocument:
+        """What follows from any step: a new phase, a stand-by that may serve, ACTIVE_MODEL still there."""
+        experiment = after.experiment
+        if experiment == before.experiment and arms.phase_changed(before, after):
+            after = replace(after, experiment=replace(experiment, phase=experiment.phase + 1))
+        if after.standby != before.standby and after.standby and not self._approved(after.standby.package_digest):
+            after = replace(after, standby=None)
+        if after.parameters.active_model and after.parameters.active_model not in _names(after):
+            raise Conflict(
+                f"ACTIVE_MODEL sends all traffic to {after.parameters.active_model}, which would be gone",
+                next=f"interlock params {after.endpoint} ACTIVE_MODEL=",
+            )
+        return after
+
+    def _signature(self, package_digest: str) -> Signature:
+        return read_manifest(self._packages.find(package_digest), package_digest).signature
+
+    def _served_before(self, route: RouteDocument) -> list[Signature]:
+        """The signatures of every version that the endpoint ever served."""
+        revisions = [self.routes.read(route.endpoint, self.trust, number) for number in range(1, route.revision + 1)]
+        digests = dict.fromkeys(arm.package_digest for revision in revisions for arm in revision.arms)
+        return [self._signature(package_digest) for package_digest in digests]
+
+    def _check_approved(self, package_digest: str, name: str) -> None:
+        manifest = read_manifest(self._packages.find(package_digest), package_digest)
+        decisions = read_decisions(self.project.approvals, package_digest, self.trust)
+        try:
+            require_approval(decisions, package_digest, manifest.author.name, "serve", self.trust, self._clock.now())
+        except NotApproved as error:
+            raise NotApproved(f"{name}: {error.message}", next=f"look at it first: interlock review {name}") from None
+
+    def _check_all_approved(self, route: RouteDocument) -> None:
+        for arm in route.arms:
+            self._check_approved(arm.package_digest, f"{arm.model}:{arm.version}")
+
+    def _approved(self, package_digest: str) -> bool:
+        try:
+            self._check_approved(package_digest, "the stand-by")
+        except NotApproved:
+            return False
+        return True
+
+
+def _names(route: RouteDocument) -> set[str]:
+    """What ACTIVE_MODEL may say: an arm, or the version of one."""
+    return {name for arm in route.arms for name in (arm.name, str(arm.version), f"{arm.model}:{arm.version}")}
+
+
+def _content(route: RouteDocument) -> RouteDocument:
+    return replace(route, revision=0, author="", reason="", time="", previous=None)
+
+
+def _first_parameters(wanted: EndpointSettings) -> Parameters:
+    return Parameters(
+        timeout_second=wanted.timeout_second,
+        retry=wanted.retry,
+        threshold=wanted.threshold,
+        fallback=wanted.fallback if wanted.fallback is not None else "error",
+    )
