@@ -16,18 +16,27 @@ if TYPE_CHECKING:
 
 
 def to_frame(inputs: tuple[Input, ...], arrays: list[Array]) -> pd.DataFrame:
-    """What the feature function gets: one column a raw input, time stamps in the input's zone, text as `object`."""
+    """What the feature function gets: one column a raw input, time stamps in the input's zone, text as `object`.
+
+    The frame owns its values: a feature function may write into it.
+    """
     import pandas as pd
 
     if all(values.dtype == np.float64 for values in arrays):  # one block: a fifth of the time of a column each
         return pd.DataFrame(np.array(arrays).T, columns=_index(tuple(spec.name for spec in inputs)), copy=False)
+    index = pd.RangeIndex(len(arrays[0]))
     return pd.DataFrame(
-        {
-            spec.name: _zoned(values, spec.zone) if spec.type == "timestamp" else values
-            for spec, values in zip(inputs, arrays, strict=True)
-        },
-        copy=False,
+        {spec.name: _column(spec, values, index) for spec, values in zip(inputs, arrays, strict=True)}, index=index
     )
+
+
+def _column(spec: Input, values: Array, index: Any) -> Any:
+    import pandas as pd
+
+    if spec.type == "timestamp":
+        return pd.DatetimeIndex(values.view("datetime64[us]"), tz="UTC").tz_convert(spec.zone)
+    # Left to itself pandas guesses another type for a batch that holds only missing text.
+    return pd.Series(values, index, dtype=object) if values.dtype == object else values
 
 
 @cache
@@ -35,12 +44,6 @@ def _index(names: tuple[str, ...]) -> Any:
     import pandas as pd
 
     return pd.Index(names)
-
-
-def _zoned(values: Array, zone: str) -> Any:
-    import pandas as pd
-
-    return pd.DatetimeIndex(values.view("datetime64[us]"), tz="UTC").tz_convert(zone)
 
 
 def from_frame(inputs: tuple[Input, ...], frame: pd.DataFrame) -> list[Array]:
