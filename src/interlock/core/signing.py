@@ -12,7 +12,7 @@ import binascii
 from typing import Any, Literal
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
@@ -62,7 +62,7 @@ def load_private(pem: bytes, passphrase: str = "") -> PrivateKey:
     """
     try:
         key = serialization.load_pem_private_key(pem, passphrase.encode() if passphrase else None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise Misconfigured(f"the private key cannot be read: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
         raise Misconfigured("the private key is neither ECDSA P-256 nor Ed25519")
@@ -92,7 +92,7 @@ def load_public(text: str) -> PublicKey:
     """
     try:
         key = serialization.load_der_public_key(unbase64(text.strip(), "public key"))
-    except (ValueError, Tampered) as error:
+    except (ValueError, Tampered, UnsupportedAlgorithm) as error:
         raise Misconfigured(f"the public key cannot be read: {error}") from error
     if isinstance(key, ed25519.Ed25519PublicKey):
         return key

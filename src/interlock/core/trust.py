@@ -11,6 +11,7 @@ import msgspec
 from interlock.core import signing
 from interlock.core.clock import parse_time
 from interlock.core.errors import Misconfigured, NotApproved, Refused, Tampered
+from interlock.core.hashing import parse_canonical
 from interlock.core.settings import Mode
 
 TRUST_TYPE = "application/vnd.interlock.trust+json"
@@ -101,9 +102,9 @@ def open_trust(data: bytes, fingerprint: str) -> TrustRoot:
         raise Tampered(f"{what} is not signed by the root key {fingerprint}")
     envelope = msgspec.json.decode(data, type=signing.Envelope)
     try:
-        claimed = msgspec.json.decode(signing.unbase64(envelope.payload, what), type=TrustRoot)
+        claimed = msgspec.convert(parse_canonical(signing.unbase64(envelope.payload, what), what), TrustRoot)
         key = signing.load_public(claimed.root_key)
-    except (msgspec.DecodeError, msgspec.ValidationError, Misconfigured) as error:
+    except (msgspec.ValidationError, Misconfigured) as error:
         raise Tampered(f"{what} cannot be read: {error}") from error
     if signing.key_id(key) != fingerprint:
         raise Tampered(f"{what} carries a root key that is not {fingerprint}")
