@@ -6,6 +6,7 @@ Everything is what the product writes, through the product's own functions; only
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import socket
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
 
@@ -30,6 +32,7 @@ from interlock.model.columns import Array, pack, to_lists, unpack
 from interlock.model.manifest import Author, Lineage, Manifest, Runtime, SplitRecord
 from interlock.model.predictor import Predictor
 from interlock.model.signature import Input, Signature
+from interlock.predlog.journal import SegmentReader, segments
 from interlock.registry import approvals
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import Arm, ExperimentRef, Parameters, RouteDocument, RouteStore, replica_name
@@ -86,8 +89,13 @@ class House:
         self.project = Project(root)
         self.root_key = signing.generate()
         self.keys = {name: signing.generate() for name in ("ann", "rob", "olga")}
-        self.roles: dict[str, tuple[trust.Role, ...]] = {"ann": ("author",), "rob": ("reviewer",), "olga": ("operator",)}
+        self.roles: dict[str, tuple[trust.Role, ...]] = {
+            "ann": ("author",),
+            "rob": ("reviewer",),
+            "olga": ("operator",),
+        }
         self.mode: Mode = mode
+        self.packages_made: list[str] = []
         self.fingerprint = signing.key_id(self.root_key.public_key())
         root.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
@@ -98,11 +106,25 @@ class House:
         )
         self.write_trust()
 
+    @functools.cached_property
+    def client(self) -> httpx.Client:
+        """A client for everything of this house; `close` lets go of it."""
+        return httpx.Client(timeout=30)
+
+    def close(self) -> None:
+        """Let go of the client."""
+        self.client.close()
+
     def write_trust(self) -> None:
         """Sign the trust root."""
         entries = tuple(
             trust.TrustedKey(
-                name, name, signing.key_id(key.public_key()), signing.public_text(key.public_key()), self.roles[name], SINCE
+                name,
+                name,
+                signing.key_id(key.public_key()),
+                signing.public_text(key.public_key()),
+                self.roles[name],
+                SINCE,
             )
             for name, key in self.keys.items()
         )
@@ -155,7 +177,9 @@ class House:
         content = approvals.statement("flight-delay", found, predicate)
         return approvals.store_approval(self.project.approvals, content, self.keys[by])
 
-    def route(self, arms: dict[str, tuple[str, int]], *, by: str = "olga", replicas: int = 1, **more: Any) -> RouteDocument:
+    def route(
+        self, arms: dict[str, tuple[str, int]], *, by: str = "olga", replicas: int = 1, **more: Any
+    ) -> RouteDocument:
         """Write the next revision: arm → (package, buckets)."""
         store = RouteStore(self.project.routes)
         revision = store.current("flight-delay") + 1
@@ -234,6 +258,7 @@ class Process:
         """Wait for its end; the exit code."""
         code = self.child.process.wait(seconds)
         self.text += (self.output.read() or b"").decode()
+        self.stop()
         return code
 
     def stop(self) -> int:
@@ -246,6 +271,27 @@ class Process:
         """SIGKILL and wait."""
         self.child.process.kill()
         self.child.process.wait()
+
+
+def obey(house: House, revision: int) -> None:
+    """Wait until the gateway obeys a revision and all its arms are live."""
+
+    def obeyed() -> bool:
+        text = house.client.get(f"{house.url}/metrics").text
+        at = f'interlock_route_revision{{endpoint="flight-delay"}} {revision}\n' in text
+        return at and house.client.get(f"{house.url}/v2/models/flight-delay/ready").status_code == 200
+
+    until(obeyed, what=f"revision {revision}")
+
+
+def trail(path: Path) -> list[object]:
+    """All records in the journals under a folder, oldest segment first."""
+    found: list[object] = []
+    for segment in segments(path):
+        reader = SegmentReader(segment)
+        found += [record for record, _ in reader.records(1 << 28)]
+        reader.close()
+    return found
 
 
 def free_port() -> int:

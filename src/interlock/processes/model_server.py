@@ -30,6 +30,9 @@ from interlock.serving.batching import Batcher
 from interlock.serving.door import admit, load
 from interlock.serving.rest import ModelDoor
 
+FLUSH_SECONDS = 0.05
+"""Time for the last answers to leave the socket."""
+
 
 def main() -> int:
     """Parse, verify, serve until SIGTERM."""
@@ -97,7 +100,8 @@ async def _serve(options: argparse.Namespace, package: Package, approved: str) -
         await server.stop()
     if batches is not None:
         batches.close()
-    batcher.close()
+    await asyncio.to_thread(batcher.close)
+    await asyncio.sleep(FLUSH_SECONDS)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,59 @@
+"""Which processes a project needs now: the fixed ones, and a model server for every replica that its routes name."""
+
+from __future__ import annotations
+
+import sys
+
+from interlock.core.errors import InterlockError
+from interlock.core.project import Project
+from interlock.core.settings import ServeSettings
+from interlock.core.trust import read_trust
+from interlock.deploy.supervisor import ProcessSpec
+from interlock.registry.packages import PackageStore, package_hex
+from interlock.registry.routes import RouteStore
+
+
+def fixed(project: Project, serve: ServeSettings) -> list[ProcessSpec]:
+    """Recorder, worker, control plane and gateway workers. The recorder starts first and stops last."""
+    where = ("--project", str(project.root))
+    specs = [
+        ProcessSpec("recorder", _command("recorder", *where), 0),
+        ProcessSpec("worker", _command("worker", *where), 1),
+        ProcessSpec("server", _command("server", *where), 1),
+    ]
+    for slot in range(serve.gateways):
+        specs.append(ProcessSpec(f"gateway-{slot}", _command("gateway", *where, "--slot", str(slot)), 3))
+    return specs
+
+
+def replicas(project: Project) -> tuple[list[ProcessSpec], dict[str, str]]:
+    """A model server for every replica in a verified route, and why other endpoints' routes are refused."""
+    store, refused = RouteStore(project.routes), {}
+    needed: dict[str, str] = {}
+    fingerprint = project.root_fingerprint()
+    for endpoint in store.endpoints():
+        try:
+            needed |= store.read(endpoint, read_trust(project.trust, fingerprint)).replicas()
+        except InterlockError as error:
+            refused[endpoint] = error.message
+    sockets, packages = project.make_sockets(), PackageStore(project.packages)
+    specs = [
+        ProcessSpec(
+            f"model-server-{name}",
+            _command(
+                "model_server",
+                *("--package", str(packages.path(digest))),
+                *("--approval", str(project.approvals / package_hex(digest))),
+                *("--trust", str(project.trust)),
+                *("--root", fingerprint),
+                *("--socket", str(sockets / name)),
+            ),
+            2,
+        )
+        for name, digest in needed.items()
+    ]
+    return specs, refused
+
+
+def _command(process: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"interlock.processes.{process}", *arguments)
