@@ -148,6 +148,16 @@ def summary(route: RouteDocument) -> dict[str, Any]:
     }
 
 
+def difference(before: RouteDocument, after: RouteDocument) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two summaries, with the parameters that differ."""
+    old, new = (msgspec.to_builtins(route.parameters) for route in (before, after))
+    names = [name for name in new if old[name] != new[name]] if before.revision else []
+    return (
+        summary(before) | {name: old[name] for name in names},
+        summary(after) | {name: new[name] for name in names},
+    )
+
+
 def percent(buckets: int) -> str:
     """`1250` → `12.5%`."""
     return f"{buckets * 100 / BUCKETS:g}%"

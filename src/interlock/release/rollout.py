@@ -197,7 +197,7 @@ class Rollout:
         except Refused as error:
             audit.refused(self.database, self.actor, action, endpoint, error.code, error.message)
             raise
-        audit.append(self.database, self.actor, action, endpoint, arms.summary(before), arms.summary(after), reason)
+        audit.append(self.database, self.actor, action, endpoint, *arms.difference(before, after), reason)
         return Outcome(before, after)
 
     def _operator(self) -> signing.PrivateKey:

@@ -1,0 +1,516 @@
+"""From a version to traffic: who may say what, and what every word does. Real packages, keys, files and database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from gate import Gate, build
+
+from interlock.core import signing
+from interlock.core.assignment import owner_table, share
+from interlock.core.errors import (
+    Conflict,
+    FourEyes,
+    InterlockError,
+    Misconfigured,
+    NotApproved,
+    NotFound,
+    Refused,
+    Tampered,
+    Unavailable,
+    Usage,
+)
+from interlock.core.project import Project
+from interlock.core.trust import read_trust
+from interlock.model.signature import Input, Signature
+from interlock.registry.approvals import read_decisions
+from interlock.registry.routes import RouteDocument
+from interlock.release import audit
+from interlock.release.compatible import check_history
+from interlock.release.keys import Keys
+from interlock.release.obeyed import wait_until_obeyed
+from interlock.release.review import decide
+from interlock.release.users import add_user, init_trust, trust_of
+from interlock.store.database import Database
+
+E = "flight-delay"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template")
+    build(folder)
+    return folder
+
+
+@pytest.fixture
+def gate(template: Path, tmp_path: Path) -> Iterator[Gate]:
+    gate = Gate(template, tmp_path)
+    yield gate
+    gate.database.close()
+
+
+@pytest.fixture
+def serving(gate: Gate) -> Gate:
+    """Version 1 is champion, version 2 is approved."""
+    for seed in (1, 2):
+        gate.say(gate.version(seed))
+    gate.rollout().deploy(f"{E}:1", E, "champion")
+    return gate
+
+
+def shares(route: RouteDocument) -> dict[str, int]:
+    return {arm.name: share(arm.ranges) for arm in route.arms}
+
+
+def refusals(gate: Gate) -> list[tuple[str, str, str | None]]:
+    """Who was refused what, from the trail."""
+    found = [entry for entry in audit.entries(gate.database) if entry.action == "refused"]
+    return [(entry.actor, entry.subject, entry.after) for entry in found]
+
+
+class TestTrust:
+    def project(self, root: Path) -> Project:
+        root.mkdir()
+        (root / "interlock.toml").write_text(
+            'model = "m"\nrecipe = "r:t"\n[inputs]\na = "float"\n'
+            '[extract]\nsql = "s"\nid = "id"\nevent_time = "at"\nlabel = "y"\n'
+        )
+        return Project(root)
+
+    @pytest.mark.parametrize(
+        ("mode", "roles"), [("solo", ("author", "reviewer", "operator")), ("team", ("author", "operator"))]
+    )
+    def test_init_makes_root_first_person_and_first_entry(
+        self, tmp_path: Path, mode: str, roles: tuple[str, ...]
+    ) -> None:
+        project, keys = self.project(tmp_path / "My Flights"), Keys(tmp_path / "keys")
+        fingerprint = init_trust(project, mode, "ann", keys)  # type: ignore[arg-type] # a Mode, widened by parametrize
+        trust = read_trust(project.trust, fingerprint)
+        assert (trust.mode, trust.revision, [(key.name, key.roles) for key in trust.keys]) == (
+            mode,
+            1,
+            [("ann", roles)],
+        )
+        assert project.root_fingerprint() == fingerprint
+        assert {entry.name for entry in keys.entries() if entry.private} == {"ann", "root-my-flights"}
+        assert not list(project.state.rglob("ann*"))
+        with pytest.raises(Conflict, match="has a trust root already"):
+            init_trust(project, "team", "ann", keys)
+        database = Database(project.database)
+        assert [(entry.action, entry.actor) for entry in audit.entries(database)] == [("init", "ann")]
+        database.close()
+
+    def test_a_second_project_of_that_name_has_a_root_of_its_own(self, tmp_path: Path) -> None:
+        keys = Keys(tmp_path / "keys")
+        (tmp_path / "other").mkdir()
+        first = init_trust(self.project(tmp_path / "p"), "team", "ann", keys)
+        second = init_trust(self.project(tmp_path / "other" / "p"), "team", "ann", keys)
+        assert first != second
+        assert {entry.name for entry in keys.entries()} == {"ann", "root-p", "root-p-2"}
+
+    def test_adding_and_changing_a_person(self, gate: Gate) -> None:
+        rita = gate.people.generate("rita")
+        added = add_user(gate.project, gate.people, "ann", "rita", ("reviewer",))
+        assert (added.keyid, added.owner) == (signing.key_id(rita.public_key()), "rita")
+        changed = add_user(gate.project, gate.people, "ann", "rita", ("operator", "reviewer"))
+        trust = trust_of(gate.project)
+        assert (trust.revision, trust.key_named("rita")) == (3, changed)
+        assert (changed.roles, changed.valid_from) == (("operator", "reviewer"), added.valid_from)
+        assert [entry.subject for entry in audit.entries(gate.database)] == ["rita", "rita"]
+
+    def test_a_name_has_one_key_and_a_key_one_name(self, gate: Gate) -> None:
+        other = signing.generate().public_key()
+        for name, key in (("rob", other), ("robert", gate.people.public("rob"))):
+            with pytest.raises(Conflict, match="a name has one key"):
+                add_user(gate.project, gate.people, "ann", name, ("reviewer",), key)
+        assert trust_of(gate.project).revision == 1
+
+    def test_without_the_root_key_nobody_is_added(self, gate: Gate) -> None:
+        (gate.people.folder / "root-project").unlink()
+        gate.people.generate("rita")
+        with pytest.raises(NotFound, match="only the root key can change"):
+            add_user(gate.project, gate.people, "ann", "rita", ("reviewer",))
+
+
+class TestReview:
+    def test_an_approval_is_signed_kept_counted_and_remembered(self, gate: Gate) -> None:
+        names = [gate.version(seed) for seed in (1, 2, 3)]
+        said = gate.say(names[1])
+        assert said.version.label.startswith("1.")
+        assert gate.say(names[0]).version.release == 2
+        assert gate.say(names[1]).version.release == 1
+        assert gate.versions.named(names[2]).release == 0
+        decisions = read_decisions(gate.project.approvals, said.version.package_digest, trust_of(gate.project))
+        assert [(one.signer, one.predicate.decision, one.predicate.evaluation) for one in decisions] == [
+            ("rob", "approve", said.predicate.evaluation)
+        ] * 2
+        assert said.predicate.evaluation.startswith("sha256:")
+        assert [entry.action for entry in audit.entries(gate.database)] == ["approve"] * 3
+        assert audit.verify(gate.database) == 3
+
+    def test_a_shadow_approval_is_no_release(self, gate: Gate) -> None:
+        name = gate.version(1)
+        assert gate.say(name, scope="shadow").version.release == 0
+        with pytest.raises(NotApproved, match="no approval of the scope serve"):
+            gate.rollout().deploy(name, E, "champion")
+
+    def test_the_author_is_refused_and_it_is_written_down(self, gate: Gate) -> None:
+        gate.trust_everybody("team")
+        name = gate.version(1)
+        with pytest.raises(FourEyes, match="ann trained this model"):
+            gate.say(name, by="ann")
+        assert refusals(gate) == [("ann", name, '{"action":"approve","code":"four_eyes"}')]
+        assert not gate.project.approvals.exists()
+
+    def test_a_second_key_does_not_make_another_person(self, gate: Gate) -> None:
+        gate.people.generate("ann2")
+        add_user(gate.project, gate.people, "ann", "ann2", ("reviewer",), owner="ann")
+        with pytest.raises(FourEyes):
+            gate.say(gate.version(1), by="ann2")
+
+    def test_alone_the_author_may_and_it_shows(self, gate: Gate) -> None:
+        gate.trust_everybody("solo")
+        assert gate.say(gate.version(1), by="ann").predicate.self_approved
+        assert gate.rollout("ann").deploy(f"{E}:1", E, "champion").route.revision == 1
+
+    @pytest.mark.parametrize("by", ["olga", "nobody"])
+    def test_only_reviewers_decide(self, gate: Gate, by: str) -> None:
+        name = gate.version(1)
+        for decision in ("approve", "reject"):
+            with pytest.raises(Refused):
+                gate.say(name, by=by, decision=decision)
+        assert [actor for actor, _, _ in refusals(gate)] == [by, by]
+
+    @pytest.mark.parametrize("report", [None, {"proof": {"passed": False}}, {"proof": None}, {}])
+    def test_nothing_is_approved_without_evidence(self, gate: Gate, report: dict[str, object] | None) -> None:
+        name = gate.version(1, report)
+        with pytest.raises(Refused, match=r"no evaluation|no passed round-trip proof"):
+            gate.say(name)
+        gate.say(name, decision="reject")
+        assert len(refusals(gate)) == 1
+
+    def test_an_altered_package_cannot_be_approved(self, gate: Gate) -> None:
+        name = gate.version(1)
+        model = gate.file(name, "model/model.skops")
+        model.write_bytes(model.read_bytes()[:-1] + b"x")
+        with pytest.raises(Tampered, match=r"model\.skops"):
+            gate.say(name)
+        assert refusals(gate)[0][2] == '{"action":"approve","code":"tampered"}'
+
+    def test_a_rejection_takes_an_approval_back(self, gate: Gate) -> None:
+        name = gate.version(1)
+        gate.say(name)
+        gate.say(name, decision="reject")
+        with pytest.raises(NotApproved, match="was rejected by rob: looked at it"):
+            gate.rollout().deploy(name, E, "champion")
+        assert refusals(gate) == [("olga", E, '{"action":"deploy","code":"not_approved"}')]
+
+    def test_a_decision_needs_a_reason(self, gate: Gate) -> None:
+        with pytest.raises(Usage, match="needs a reason"):
+            decide(gate.project, gate.database, "rob", gate.people, gate.version(1), "approve", "  ")
+
+
+class TestRollout:
+    def test_the_first_champion_gets_everything(self, gate: Gate) -> None:
+        gate.say(gate.version(1))
+        gate.project.config.write_text(
+            gate.project.config.read_text()
+            + '[endpoint]\nunit = "tailnum"\nthreshold = 0.3\ntimeout_second = 1\nretry = 2\nallow_version_pin = true\n'
+            "fallback = {score = 0.1, label = false}\n"
+        )
+        route = gate.rollout().deploy(f"{E}:1", E, "champion", replicas=2, reason="go").route
+        again = gate.rollout().routes.read(E, trust_of(gate.project))
+        assert route == again
+        assert (shares(route), route.experiment.phase, route.experiment.unit) == ({"champion": 10_000}, 1, "tailnum")
+        digest12 = route.arms[0].package_digest[7:19]
+        assert route.arms[0].replicas == (f"{digest12}-1", f"{digest12}-2")
+        assert route.arms[0].label == gate.versions.named(f"{E}:1").label
+        parameters = route.parameters
+        assert (parameters.threshold, parameters.timeout_second, parameters.retry) == (0.3, 1.0, 2)
+        assert (parameters.fallback, route.allow_version_pin) == ({"score": 0.1, "label": False}, True)
+        assert (route.author, route.reason, route.previous) == ("olga", "go", None)
+
+    def test_unapproved_unknown_and_foreign_are_refused(self, gate: Gate) -> None:
+        name = gate.version(1)
+        cases: list[tuple[str, str, str, type[InterlockError]]] = [
+            ("olga", name, E, NotApproved),
+            ("rob", name, E, Refused),
+            ("nobody", name, E, Refused),
+            ("olga", f"{E}:9", E, NotFound),
+            ("olga", name, "../x", Usage),
+            ("olga", name, "Big", Usage),
+        ]
+        for by, version, endpoint, error in cases:
+            with pytest.raises(error):
+                gate.rollout(by).deploy(version, endpoint, "champion")
+        assert not gate.project.routes.exists()
+        assert [actor for actor, _, _ in refusals(gate)] == ["olga", "rob", "nobody"]
+
+    def test_a_package_that_was_altered_is_not_deployed(self, gate: Gate) -> None:
+        gate.say(gate.version(1))
+        golden = gate.file(f"{E}:1", "golden.json")
+        golden.write_bytes(golden.read_bytes() + b" ")
+        with pytest.raises(Tampered):
+            gate.rollout().deploy(f"{E}:1", E, "champion")
+        assert len(refusals(gate)) == 1
+
+    def test_a_challenger_takes_from_the_champion_and_few_units_move(self, serving: Gate) -> None:
+        first = serving.rollout().deploy(f"{E}:2", E, "challenger", buckets=2000).route
+        assert (shares(first), first.experiment.phase) == ({"champion": 8000, "challenger": 2000}, 2)
+        second = serving.rollout().traffic(E, {"champion": 5000, "challenger": 5000}).route
+        assert (second.experiment.phase, second.experiment.salt) == (3, first.experiment.salt)
+        old, new = (owner_table({arm.name: arm.ranges for arm in route.arms}) for route in (first, second))
+        assert sum(a != b for a, b in zip(old, new, strict=True)) == 3000
+
+    def test_what_is_so_already_makes_no_revision(self, serving: Gate) -> None:
+        rollout = serving.rollout()
+        rollout.deploy(f"{E}:2", E, "challenger", buckets=2000)
+        for outcome in (
+            rollout.traffic(E, {"champion": 8000, "challenger": 2000}),
+            rollout.deploy(f"{E}:2", E, "challenger", buckets=2000),
+            rollout.deploy(f"{E}:1", E, "champion"),
+            rollout.change_parameters(E, {"THRESHOLD": "0.5"}),
+        ):
+            assert (outcome.changed, outcome.route.revision) == (False, 2)
+        assert rollout.routes.current(E) == 2
+
+    def test_more_replicas_start_no_phase(self, serving: Gate) -> None:
+        route = serving.rollout().deploy(f"{E}:1", E, "champion", replicas=3).route
+        assert (len(route.arms[0].replicas), route.revision, route.experiment.phase, route.standby) == (3, 2, 1, None)
+
+    def test_promote_then_roll_back(self, serving: Gate) -> None:
+        rollout = serving.rollout()
+        rollout.deploy(f"{E}:2", E, "challenger", buckets=2000)
+        promoted = rollout.promote(E).route
+        assert [(arm.name, arm.version) for arm in promoted.arms] == [("champion", 2)]
+        assert promoted.standby is not None
+        assert (promoted.standby.version, shares(promoted)) == (1, {"champion": 10_000})
+        assert set(promoted.replicas()) == {*promoted.arms[0].replicas, *promoted.standby.replicas}
+        back = rollout.roll_back(E, reason="worse").route
+        assert back.standby is not None
+        assert (back.arms[0].version, back.standby.version, back.reason) == (1, 2, "worse")
+        assert rollout.roll_back(E).route.arms[0].version == 2
+        assert audit.verify(serving.database) == 7
+
+    def test_a_new_champion_replaces_the_old_one_and_keeps_the_challenger(self, serving: Gate) -> None:
+        serving.say(serving.version(3))
+        rollout = serving.rollout()
+        rollout.deploy(f"{E}:2", E, "challenger", buckets=1000)
+        route = rollout.deploy(f"{E}:3", E, "champion").route
+        assert {arm.name: arm.version for arm in route.arms} == {"champion": 3, "challenger": 2}
+        assert shares(route) == {"champion": 9000, "challenger": 1000}
+        assert route.standby is not None
+        assert route.standby.version == 1
+        with pytest.raises(Conflict, match="is the arm challenger"):
+            rollout.deploy(f"{E}:2", E, "champion")
+        with pytest.raises(Conflict, match="challenger of flight-delay is flight-delay:2"):
+            rollout.deploy(f"{E}:1", E, "challenger", buckets=100)
+
+    def test_retire_gives_the_units_back(self, serving: Gate) -> None:
+        rollout = serving.rollout()
+        before = owner_table({arm.name: arm.ranges for arm in rollout.routes.read(E, rollout.trust).arms})
+        rollout.deploy(f"{E}:2", E, "challenger", buckets=2000)
+        route = rollout.retire(E).route
+        assert owner_table({arm.name: arm.ranges for arm in route.arms}) == before
+        with pytest.raises(Conflict, match="cannot be without a champion"):
+            rollout.retire(E, "champion")
+        with pytest.raises(Usage, match="has no challenger"):
+            rollout.retire(E)
+        with pytest.raises(NotFound, match="has no arm challenger"):
+            rollout.retire(E, "challenger")
+
+    def test_steps_that_cannot_be_taken(self, serving: Gate) -> None:
+        rollout = serving.rollout()
+        with pytest.raises(Conflict, match="no champion to go back to"):
+            rollout.roll_back(E)
+        with pytest.raises(Conflict, match="has no champion yet"):
+            rollout.deploy(f"{E}:1", "elsewhere", "challenger", buckets=1000)
+        with pytest.raises(Usage, match="must name every arm"):
+            rollout.traffic(E, {"champion": 9000})
+        with pytest.raises(Usage, match="is no arm"):
+            rollout.deploy(f"{E}:2", E, "shadow")
+        with pytest.raises(NotFound, match="no route elsewhere"):
+            rollout.promote("elsewhere")
+        rollout.deploy(f"{E}:2", E, "challenger", buckets=6000)
+        serving.say(serving.version(3))
+        with pytest.raises(Conflict, match="has only 40% to give"):
+            rollout.deploy(f"{E}:3", E, "challenger-2", buckets=5000)
+
+    def test_no_way_back_to_a_version_that_was_rejected(self, serving: Gate) -> None:
+        rollout = serving.rollout()
+        rollout.deploy(f"{E}:2", E, "champion")
+        serving.say(f"{E}:1", decision="reject")
+        with pytest.raises(NotApproved, match=r"flight-delay:1: .* was rejected"):
+            rollout.roll_back(E)
+
+    def test_a_rejected_champion_does_not_stand_by(self, serving: Gate) -> None:
+        rollout = serving.rollout()
+        rollout.deploy(f"{E}:2", E, "champion")
+        serving.say(f"{E}:2", decision="reject")
+        back = rollout.roll_back(E).route
+        assert (back.arms[0].version, back.standby) == (1, None)
+
+    def test_an_altered_route_stops_every_step(self, serving: Gate) -> None:
+        path = serving.rollout().routes.path(E, 1)
+        data = bytearray(path.read_bytes())
+        data[100] ^= 1
+        path.write_bytes(bytes(data))
+        with pytest.raises(Tampered):
+            serving.rollout().deploy(f"{E}:2", E, "challenger", buckets=100)
+
+    def test_of_two_at_the_same_time_one_wins(self, serving: Gate) -> None:
+        rollouts, barrier, ends = [serving.rollout() for _ in range(4)], threading.Barrier(4), list[str]()
+
+        def race(number: int) -> None:
+            barrier.wait()
+            try:
+                rollouts[number].change_parameters(E, {"THRESHOLD": f"0.{number + 1}"})
+                ends.append("done")
+            except Conflict:
+                ends.append("conflict")
+
+        threads = [threading.Thread(target=race, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert ends.count("done") == rollouts[0].routes.current(E) - 1
+        assert len(ends) == 4
+
+
+class TestParameters:
+    def test_a_change_is_live_recorded_and_no_phase(self, serving: Gate) -> None:
+        outcome = serving.rollout().change_parameters(E, {"THRESHOLD": "0.4", "ACTIVATE": "false"}, "tired of it")
+        assert (outcome.route.parameters.threshold, outcome.route.parameters.activate) == (0.4, False)
+        assert outcome.route.experiment == outcome.before.experiment
+        entry = audit.entries(serving.database, last=1)[0]
+        assert (entry.action, entry.subject, entry.reason) == ("params", E, "tired of it")
+        assert '"THRESHOLD":0.5' in (entry.before or "")
+        assert '"THRESHOLD":0.4' in (entry.after or "")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"THRESHOLD": "high"},
+            {"TIMEOUT_SECOND": "0"},
+            {"RETRY": "1.5"},
+            {"ACTIVATE": "perhaps"},
+            {"COLOUR": "1"},
+            {"threshold": "0.4"},
+            {"ACTIVE_MODEL": "challenger"},
+            {"LOG_INPUTS": "none"},
+            {"FALLBACK": "sorry"},
+            {"FALLBACK": '{"score": 0.5}'},
+            {"FALLBACK": '{"score": "high", "label": true}'},
+            {"FALLBACK": '{"score": 0.5, "label": 1}'},
+            {"FALLBACK": '{"score": true, "label": true}'},
+            {"FALLBACK": '{"score": 0.5, "label": true, "more": 1}'},
+        ],
+    )
+    def test_values_that_do_not_fit(self, serving: Gate, change: dict[str, str]) -> None:
+        with pytest.raises(Usage):
+            serving.rollout().change_parameters(E, change)
+        assert serving.rollout().routes.current(E) == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"FALLBACK": '{"score": 1, "label": false}'},
+            {"FALLBACK": "error"},
+            {"ACTIVE_MODEL": "1"},
+            {"ACTIVE_MODEL": "champion"},
+        ],
+    )
+    def test_values_that_fit(self, serving: Gate, change: dict[str, str]) -> None:
+        name, text = next(iter(change.items()))
+        values = msgspec.to_builtins(serving.rollout().change_parameters(E, change).route.parameters)
+        assert values[name] == (msgspec.json.decode(text) if text.startswith("{") else text)
+
+    def test_a_pinned_parameter_is_refused_by_name(self, serving: Gate) -> None:
+        serving.obeyed(1, ["champion"], {"THRESHOLD": "INTERLOCK_PARAM__THRESHOLD"})
+        with pytest.raises(
+            Refused, match=r"THRESHOLD is pinned by environment of gateway 0 \(INTERLOCK_PARAM__THRESHOLD\)"
+        ):
+            serving.rollout().change_parameters(E, {"THRESHOLD": "0.4"})
+        assert serving.rollout().change_parameters(E, {"RETRY": "0"}).changed
+        assert len(refusals(serving)) == 1
+
+    def test_an_arm_that_gets_everything_cannot_be_taken_out(self, serving: Gate) -> None:
+        rollout = serving.rollout()
+        rollout.deploy(f"{E}:2", E, "challenger", buckets=1000)
+        rollout.change_parameters(E, {"ACTIVE_MODEL": "challenger"})
+        with pytest.raises(Conflict, match="ACTIVE_MODEL sends all traffic to challenger"):
+            rollout.retire(E)
+
+    def test_the_kill_switch_works_without_the_database(self, serving: Gate) -> None:
+        serving.database.close()
+        for path in serving.project.state.glob("control.db*"):
+            path.unlink()
+        rollout = serving.rollout()
+        with pytest.raises(Misconfigured, match="no control database"):
+            rollout.change_parameters(E, {"ACTIVATE": "false"})
+        assert rollout.routes.read(E, rollout.trust).parameters.activate is False
+
+
+class TestExperiment:
+    def test_a_start_shuffles_once_and_an_end_shuffles_nobody(self, serving: Gate) -> None:
+        rollout = serving.rollout()
+        before = rollout.deploy(f"{E}:2", E, "challenger", buckets=5000).route.experiment
+        started = rollout.set_experiment(E, "exp-1").route.experiment
+        assert (started.id, started.phase) == ("exp-1", 1)
+        assert started.salt != before.salt
+        ended = rollout.set_experiment(E, "").route.experiment
+        assert (ended.id, ended.phase, ended.salt) == ("", 2, started.salt)
+
+
+class TestWaiting:
+    def test_without_gateways_there_is_nothing_to_wait_for(self, serving: Gate) -> None:
+        route = serving.rollout().routes.read(E, trust_of(serving.project))
+        assert wait_until_obeyed(serving.project.gateways, route, "champion") == []
+
+    def test_it_ends_when_every_gateway_obeys(self, serving: Gate) -> None:
+        route = serving.rollout().change_parameters(E, {"RETRY": "0"}).route
+        serving.obeyed(1, ["champion"], slot=0)
+        serving.obeyed(2, ["champion"], slot=1)
+        late = threading.Timer(0.2, serving.obeyed, (2, ["champion"]))
+        late.start()
+        assert [status.slot for status in wait_until_obeyed(serving.project.gateways, route, "champion")] == [0, 1]
+        late.join()
+
+    def test_it_says_who_does_not_obey_and_why(self, serving: Gate) -> None:
+        route = serving.rollout().change_parameters(E, {"RETRY": "0"}).route
+        serving.obeyed(1, ["champion"])
+        with pytest.raises(Unavailable, match="revision 2 is signed, but gateway 0 is at revision 1"):
+            wait_until_obeyed(serving.project.gateways, route, timeout=0.1)
+        serving.obeyed(2, [])
+        with pytest.raises(Unavailable, match="no replica of champion answers at gateway 0"):
+            wait_until_obeyed(serving.project.gateways, route, "champion", timeout=0.1)
+
+
+def signature(*inputs: Input, classes: tuple[bool | int | str, ...] = (False, True)) -> Signature:
+    return Signature("binary", inputs, classes)
+
+
+@pytest.mark.parametrize(
+    ("new", "what"),
+    [
+        (signature(Input("a", "int")), "input a of this version is a int, but e has logged a float"),
+        (signature(Input("A", "float")), "input A of this version is A float, but e has logged a float"),
+        (signature(Input("a", "float"), classes=(0, 1)), "the label of this version is binary INT64"),
+        (Signature("regression", (Input("a", "float"),)), "the label of this version is regression FP64"),
+    ],
+)
+def test_an_endpoint_keeps_the_types_it_has_logged(new: Signature, what: str) -> None:
+    served = [signature(Input("a", "float")), signature(Input("b", "string"))]
+    with pytest.raises(Refused, match=what):
+        check_history("e", served, new)
+
+
+def test_inputs_may_come_and_go() -> None:
+    served = [signature(Input("a", "float")), signature(Input("b", "string"))]
+    check_history("e", served, signature(Input("c", "bool"), Input("b", "string", nullable=True), Input("a", "float")))
