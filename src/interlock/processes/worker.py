@@ -1,6 +1,7 @@
 """`python -m interlock.processes.worker --project DIR`: carries the project's runs and fires its schedules.
 
 SIGTERM, and the end of its parent: kills the running step, which the next worker begins anew, and leaves.
+Failed: exit 1, one JSON line `{"code", "message", "next"}` on stderr.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
+from interlock.core.clock import SystemClock
 from interlock.core.errors import InterlockError
 from interlock.core.lifeline import tie_to_parent
 from interlock.core.project import Project
@@ -43,7 +47,8 @@ def main(steps: Sequence[StepSpec], command: Sequence[str] = STEP) -> int:
         with executor_id(project) as executor:
             _serve(project, database, executor, steps, command, stop, until_idle=options.until_idle)
     except InterlockError as error:
-        sys.stderr.write(f"error: {error.message}\nnext:  {error.next}\n")
+        line = {"code": error.code, "message": error.message, "next": error.next}
+        sys.stderr.write(msgspec.json.encode(line).decode() + "\n")
         return 1
     return 0
 
@@ -65,7 +70,7 @@ def _serve(
     runs = Runs(database)
     runner = Runner(project, runs, steps, command, dict(os.environ))
     engine = DbosEngine(project.state / "jobs.db", executor)
-    worker = Worker(project, executor, engine, runner, runs, Schedules(database))
+    worker = Worker(project, executor, engine, runner, runs, Schedules(database), SystemClock())
     worker.start()
     sys.stdout.write(f"ready: {executor}\n")
     sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""Runs of training and other pipelines: recorded, queued, retried, cancelled, scheduled, resumed after a crash."""

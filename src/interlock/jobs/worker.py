@@ -1,0 +1,124 @@
+"""The worker's loop: hands runs to the engine, takes over those of dead workers, fires schedules.
+
+While it lives, a worker holds the lock file of its executor id, `.interlock/locks/worker-<n>.lock`. Whoever gets the
+lock of another id knows that its worker is dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from interlock.core.clock import Clock
+from interlock.core.errors import Conflict
+from interlock.core.files import locked
+from interlock.core.lifeline import Child
+from interlock.core.project import Project
+from interlock.jobs.port import JobEngine
+from interlock.jobs.records import Runs
+from interlock.jobs.runner import Runner
+from interlock.jobs.schedules import Schedules
+
+LOOP_SECONDS = 0.2
+TAKE_OVER_SECONDS = 1.0
+
+
+@contextlib.contextmanager
+def executor_id(project: Project) -> Iterator[str]:
+    """Hold the lowest executor id that no living worker holds."""
+    for number in itertools.count():
+        name = f"worker-{number}"
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(project.locks / f"{name}.lock", timeout=0, holder=f"process {os.getpid()}"))
+            except Conflict:
+                continue
+            yield name
+            return
+
+
+def worker_lives(project: Project) -> bool:
+    """Whether some worker of the project lives. A shared lock asks, so that those who ask do not see each other."""
+    for path in _locks(project):
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
+
+
+def start_worker(project: Project, environment: Mapping[str, str]) -> Child:
+    """A worker that leaves when no run is open, and when we end: for `train --wait` where none lives.
+
+    Its output goes to `.interlock/logs/worker.log`; `stop(grace)` ends it sooner.
+    """
+    project.logs.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "interlock.processes.worker", "--project", str(project.root), "--until-idle"]
+    with (project.logs / "worker.log").open("ab") as output:
+        return Child(command, environment=environment, output=output)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One worker. `executor` is the id whose lock it holds."""
+
+    project: Project
+    executor: str
+    engine: JobEngine
+    runner: Runner
+    runs: Runs
+    schedules: Schedules
+    clock: Clock
+
+    def start(self) -> None:
+        """Begin to carry runs."""
+        self.engine.start(self.runner.run)
+
+    def serve(self, stop: Event, *, until_idle: bool = False) -> None:
+        """Loop until `stop`, then kill what runs and leave.
+
+        `until_idle`: fire no schedule, and leave when no run is open.
+        """
+        seen, next_take_over = self.clock.now(), 0.0
+        try:
+            while not (until_idle and not self.runs.open()):
+                self._hand_over()
+                if time.monotonic() >= next_take_over:
+                    self._take_over()
+                    next_take_over = time.monotonic() + TAKE_OVER_SECONDS
+                if not until_idle:
+                    now = self.clock.now()
+                    self.schedules.fire(seen, now)
+                    seen = now
+                if stop.wait(LOOP_SECONDS):
+                    return
+        finally:
+            self.runner.leave()
+            self.engine.stop()
+
+    def _hand_over(self) -> None:
+        """Give the engine what was submitted or retried. It is asked first, so it knows a run that ends meanwhile."""
+        if self.runs.open():
+            known = self.engine.open()
+            for run_id in self.runs.open():
+                if run_id not in known:
+                    self.engine.enqueue(run_id)
+
+    def _take_over(self) -> None:
+        for path in _locks(self.project):
+            if path.stem != self.executor:
+                with contextlib.suppress(Conflict), locked(path, timeout=0):  # Conflict: that worker lives
+                    self.engine.take_over(path.stem)
+
+
+def _locks(project: Project) -> list[Path]:
+    return sorted(project.locks.glob("worker-*.lock"))
