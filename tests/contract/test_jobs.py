@@ -1,0 +1,203 @@
+"""The law of the jobs room, on every engine, with real workers and real children."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from tests.jobs_lab import Lab, eventually, gone, story
+
+from interlock.core.clock import parse_time
+from interlock.core.errors import Conflict, NotFound, NotRunning
+from interlock.jobs.port import RunSpec, StepError
+from interlock.jobs.worker import worker_lives
+from interlock.store.tables import ticks
+
+WELL = [("extract", 1, "succeeded"), ("train", 1, "succeeded"), ("register", 1, "succeeded")]
+
+
+@pytest.fixture(scope="module", params=["dbos"])
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A project with one worker, on each engine there is."""
+    with contextlib.closing(Lab(tmp_path_factory.mktemp(request.param), TINY_TIMEOUT="2")) as made:
+        made.worker()
+        yield made
+
+
+@pytest.fixture
+def still(tmp_path: Path) -> Iterator[Lab]:
+    """A project without a worker."""
+    with contextlib.closing(Lab(tmp_path)) as made:
+        yield made
+
+
+def test_runs_are_carried_in_the_order_of_submission_one_at_a_time(lab: Lab) -> None:
+    submitted = [lab.submit() for _ in range(3)]
+    runs = [lab.wait(run_id) for run_id in submitted]
+    assert [story(run) for run in runs] == [WELL] * 3
+    for earlier, later in itertools.pairwise(runs):
+        assert (earlier.ended_at or "") <= later.attempts[0].started_at
+
+
+def test_a_run_leaves_its_logs_and_no_scratch(lab: Lab) -> None:
+    run = lab.wait(lab.submit())
+    assert run.state == "succeeded"
+    assert run.error is None
+    assert (lab.project.logs / "runs" / run.id / "train-1.log").read_text() == "train is here\n"
+    assert [line for line in lab.log(run.id).splitlines() if "==" not in line] == [
+        "extract is here",
+        "train is here",
+        "register is here",
+    ]
+    assert not (lab.project.work / run.id).exists()
+
+
+def test_a_refused_step_fails_the_run_at_once_and_a_retry_goes_on_there(lab: Lab) -> None:
+    run = lab.wait(lab.submit(train="refuse"))
+    assert story(run) == [("extract", 1, "succeeded"), ("train", 1, "failed")]
+    assert run.state == "failed"
+    assert run.error == StepError("recipe_failed", "your recipe raised ValueError", "mend recipe.py")
+    assert run.attempts[-1].error == run.error
+    assert "your recipe raised ValueError" in lab.log(run.id, "train")
+    assert (lab.project.work / run.id / "train-1" / "scratch").exists()
+    (lab.project.root / "mended").touch()
+    lab.jobs.retry(run.id)
+    run = lab.wait(run.id)
+    assert story(run)[2:] == [("train", 2, "succeeded"), ("register", 1, "succeeded")]
+    assert (run.state, run.error) == ("succeeded", None)
+
+
+def test_a_failure_that_may_pass_is_retried_after_growing_pauses(lab: Lab) -> None:
+    run = lab.wait(lab.submit(train="flaky 2"))
+    assert run.state == "succeeded"
+    tries = [attempt for attempt in run.attempts if attempt.name == "train"]
+    assert [attempt.state for attempt in tries] == ["failed", "failed", "succeeded"]
+    ended = [parse_time(attempt.ended_at or "") for attempt in tries]
+    pauses = [(parse_time(tries[i + 1].started_at) - ended[i]).total_seconds() for i in (0, 1)]
+    assert pauses[0] >= 0.2
+    assert pauses[1] >= 0.6
+
+
+def test_a_step_that_keeps_failing_uses_up_its_attempts(lab: Lab) -> None:
+    run = lab.wait(lab.submit(extract="die"))
+    assert story(run) == [("extract", n, "failed") for n in (1, 2, 3)]
+    assert run.state == "failed"
+    assert run.error is not None
+    assert "killed by signal 9" in run.error.message
+    assert run.error.next.endswith(run.id)
+
+
+def test_a_time_out_kills_the_step_and_all_that_it_started(lab: Lab) -> None:
+    run_id = lab.submit(train="hang")
+    pids = lab.hanging(run_id)
+    run = lab.wait(run_id)
+    assert all(gone(pid) for pid in pids)
+    assert [state for name, _, state in story(run) if name == "train"] == ["failed"] * 3
+    assert run.error is not None
+    assert run.error.code == "deadline_exceeded"
+    assert "2 s" in lab.log(run_id, "train")
+
+
+def test_a_cancel_kills_the_step_and_the_next_run_goes_on(lab: Lab) -> None:
+    run_id, following = lab.submit(extract="hang"), lab.submit()
+    pids = lab.hanging(run_id)
+    lab.jobs.cancel(run_id)
+    assert lab.wait(run_id).state == "cancelled"
+    eventually(lambda: all(gone(pid) for pid in pids), "the step and its child are dead")
+    assert lab.wait(following).state == "succeeded"
+    assert story(lab.jobs.show(run_id)) == [("extract", 1, "cancelled")]
+
+
+def test_a_cancel_ends_the_pause_before_a_retry(lab: Lab) -> None:
+    run_id, following = lab.submit(register="flaky 1"), lab.submit()  # a pause of a minute
+    eventually(lambda: ("register", 1, "failed") in story(lab.jobs.show(run_id)), "the last step has failed once")
+    lab.jobs.cancel(run_id)
+    assert lab.wait(following).state == "succeeded"
+    lab.jobs.retry(run_id)
+    assert story(lab.wait(run_id))[2:] == [("register", 1, "failed"), ("register", 2, "succeeded")]
+
+
+def test_a_run_that_is_cancelled_and_retried_at_once_is_never_carried_twice(lab: Lab) -> None:
+    run_id = lab.submit(train="hang")
+    pids = lab.hanging(run_id)
+    lab.jobs.cancel(run_id)
+    lab.jobs.retry(run_id)
+    lab.hanging(run_id, attempt=2)
+    assert all(gone(pid) for pid in pids)
+    lab.jobs.cancel(run_id)
+    assert story(lab.wait(run_id))[:2] == [("extract", 1, "succeeded"), ("train", 1, "cancelled")]
+
+
+def test_a_queued_run_that_is_cancelled_never_begins(lab: Lab) -> None:
+    blocking, called_off = lab.submit(extract="hang"), lab.submit()
+    lab.hanging(blocking)
+    lab.jobs.cancel(called_off)
+    lab.jobs.cancel(blocking)
+    assert lab.wait(lab.submit()).state == "succeeded"
+    assert lab.jobs.show(called_off).attempts == ()
+
+
+def test_two_workers_carry_every_run_once(lab: Lab) -> None:
+    second = lab.worker()
+    runs = [lab.wait(run_id) for run_id in [lab.submit() for _ in range(4)]]
+    assert [story(run) for run in runs] == [WELL] * 4
+    for earlier, later in itertools.pairwise(runs):
+        assert (earlier.ended_at or "") <= later.attempts[0].started_at
+    assert second.stop(30.0) == 0
+
+
+def test_two_workers_fire_a_tick_once(lab: Lab) -> None:
+    second = lab.worker()
+    lab.schedules.add("often", "* * * * * *", "UTC", RunSpec(model="tiny", parameters={"register": "ok"}), "ann")
+    eventually(lambda: sum(run.schedule == "often" for run in lab.jobs.list()) >= 2, "two ticks")
+    lab.schedules.remove("often")
+    fired = [lab.wait(run.id) for run in lab.jobs.list() if run.schedule == "often"]
+    assert all(run.state == "succeeded" for run in fired)
+    with lab.database.read() as connection:
+        fired_for = connection.execute(select(ticks.c.run_id, ticks.c.tick_at)).all()
+    assert sorted(run_id for run_id, _ in fired_for) == sorted(run.id for run in fired)
+    assert second.stop(30.0) == 0
+
+
+def test_progress_is_shown_from_the_queue_to_the_end(lab: Lab) -> None:
+    seen: list[str] = []
+    run = lab.jobs.wait(lab.submit(), lambda run: seen.append(run.state))
+    assert seen[-1] == run.state == "succeeded"
+    assert set(seen) <= {"queued", "running", "succeeded"}
+
+
+def test_a_worker_until_idle_carries_what_is_queued_and_leaves(still: Lab) -> None:
+    submitted = [still.submit(), still.submit()]
+    worker = still.worker("--until-idle")
+    assert worker.process.wait(30.0) == 0
+    assert [still.jobs.show(run_id).state for run_id in submitted] == ["succeeded", "succeeded"]
+
+
+def test_without_a_worker_runs_wait_and_can_be_called_off(still: Lab) -> None:
+    run_id = still.submit()
+    assert not worker_lives(still.project)
+    with pytest.raises(NotRunning) as caught:
+        still.jobs.wait(run_id, patience=0.0)
+    assert caught.value.next == "start one: interlock up"
+    still.jobs.cancel(run_id)
+    assert still.wait(run_id).state == "cancelled"
+
+
+def test_what_cannot_be_done_says_why(lab: Lab) -> None:
+    run = lab.wait(lab.submit())
+    with pytest.raises(Conflict, match="is succeeded"):
+        lab.jobs.cancel(run.id)
+    with pytest.raises(Conflict, match="is succeeded"):
+        lab.jobs.retry(run.id)
+    with pytest.raises(NotFound, match="no step tarin"):
+        lab.log(run.id, "tarin")
+    with pytest.raises(NotFound, match="no run nonsense"):
+        lab.jobs.show("nonsense")
+
+
+def test_a_living_worker_is_seen(lab: Lab) -> None:
+    assert worker_lives(lab.project)
