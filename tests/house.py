@@ -135,9 +135,9 @@ class House:
 
     def package(self, seed: int = 0, features_source: str = FEATURES) -> str:
         """Train a small real model, publish its package, return the digest."""
+        from sklearn.impute import SimpleImputer
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
-        from sklearn.impute import SimpleImputer
         from sklearn.preprocessing import StandardScaler
 
         from interlock.model.frames import to_frame

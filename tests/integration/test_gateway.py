@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-
 from house import INPUTS, House, body, free_port, obey, rows, trail, until
+
 from interlock.core.assignment import bucket
 from interlock.model.columns import to_lists
 from interlock.predlog.record import Feedbacks, Prediction
@@ -171,10 +171,9 @@ def test_other_media_types_are_415_and_unknown_endpoints_404_and_not_logged(cham
 
 def test_a_request_that_breaks_the_model_does_not_take_its_neighbours_along(champion: House) -> None:
     cursed = changed(distance={"data": [666.0]})
-    with httpx.Client(base_url=champion.url) as client:
-        with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            asked = [pool.submit(client.post, INFER, json=cursed if i % 8 == 3 else body(seed=i)) for i in range(64)]
-            codes = [one.result().status_code for one in asked]
+    with httpx.Client(base_url=champion.url) as client, concurrent.futures.ThreadPoolExecutor(16) as pool:
+        asked = [pool.submit(client.post, INFER, json=cursed if i % 8 == 3 else body(seed=i)) for i in range(64)]
+        codes = [one.result().status_code for one in asked]
     assert [code for i, code in enumerate(codes) if i % 8 == 3] == [500] * 8
     assert {code for i, code in enumerate(codes) if i % 8 != 3} == {200}
 

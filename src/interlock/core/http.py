@@ -132,9 +132,8 @@ class HttpServer:
     async def _bound(self) -> None:
         family = socket.AF_UNIX if self.path else socket.AF_INET6 if ":" in self.host else socket.AF_INET
         target: Any = str(self.path) if self.path else (self.host, self.port)
-        assert self._task is not None
         while True:
-            if self._task.done():
+            if self._task is not None and self._task.done():
                 cause = self._task.exception()
                 raise errors.Misconfigured(f"cannot listen on {self.path or f'{self.host}:{self.port}'}: {cause}")
             with contextlib.suppress(OSError), socket.socket(family) as probe:

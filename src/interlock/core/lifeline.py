@@ -5,6 +5,7 @@ PR_SET_PDEATHSIG fires when the creating *thread* ends and misses grandchildren;
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -66,20 +67,15 @@ class Child:
     def stop(self, grace: float) -> int:
         """SIGTERM, then after `grace` seconds SIGKILL to its whole group; the exit code."""
         self.signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(grace)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            self.kill_group()
+        self.kill_group()
         return self.process.wait()
 
     def kill_group(self) -> None:
         """SIGKILL to everything in its group; close the lifeline."""
-        try:
+        with contextlib.suppress(ProcessLookupError):  # everybody is gone already, which is what was wanted
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # everybody is gone already, which is what was wanted
         if self._write >= 0:
             os.close(self._write)
             self._write = -1

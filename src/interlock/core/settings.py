@@ -142,6 +142,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Binary: the label's value whose probability is the score. Default: true, 1, or the last in order."""
     extracts: dict[str, ExtractSettings] = {}
     split: SplitSettings = SplitSettings()
+    slices: tuple[str, ...] = ()
+    """Columns whose values are evaluated one by one; default: the first two categories of at most 30 values."""
     parameters: dict[str, Any] = {}
     requirements: tuple[str, ...] = ()
     """Further packages that the feature function needs, by name."""

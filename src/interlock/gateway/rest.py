@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from interlock.core.errors import InterlockError, NotFound, TooLarge, UnsupportedMedia
+from interlock.core.errors import InterlockError, NotFound, PredictionFailed, TooLarge, UnsupportedMedia
 from interlock.core.http import JSON, TEXT, Request, Response, error_response, json_response, status_of
 from interlock.gateway.feedback import read_feedback
 from interlock.gateway.metrics import Metrics
@@ -150,6 +150,6 @@ def _headers(reply: Reply) -> list[tuple[str, str]]:
 
 
 def _failed(reply: Reply) -> Response:
-    assert reply.error is not None
-    body = {"error": reply.error.message, "prediction_id": reply.prediction_id}
-    return Response(status_of(reply.error), oip.encode(body), _headers(reply))
+    error = reply.error or PredictionFailed("no answer")
+    body = {"error": error.message, "prediction_id": reply.prediction_id}
+    return Response(status_of(error), oip.encode(body), _headers(reply))

@@ -86,9 +86,7 @@ class Journal:
             self._schemas.add(schema.package_digest)
             self._buffer.append(_framed(_encode(schema)))
         self._buffer.append(_framed(_encode(record)))
-        if self._written is None:
-            self._written = self._loop.create_future()
-            self._loop.call_soon(self._write)
+        self.written()
 
     def written(self) -> asyncio.Future[None]:
         """Done when everything appended so far is kept.
@@ -96,7 +94,9 @@ class Journal:
         Raises (from the future):
             Unavailable: it could not be written; the caller must not answer.
         """
-        assert self._written is not None, "append comes first"
+        if self._written is None:  # nothing waits: everything is kept already
+            self._written = self._loop.create_future()
+            self._loop.call_soon(self._write)
         return self._written
 
     async def close(self) -> None:
@@ -109,9 +109,8 @@ class Journal:
         os.close(self._file)
 
     def _write(self) -> None:
-        data, future = b"".join(self._buffer), self._written
+        data, future = b"".join(self._buffer), self.written()
         self._buffer, self._written = [], None
-        assert future is not None
         try:
             self._write_all(data)
         except OSError as error:

@@ -41,6 +41,5 @@ class _Connection(asyncio.Protocol):
 
 
 async def listen(path: Path, batcher: Batcher) -> asyncio.Server:
-    """Serve batches at `path`; a stale socket of a dead server is replaced."""
-    path.unlink(missing_ok=True)
+    """Serve batches at `path`; a stale socket must be gone."""
     return await asyncio.get_running_loop().create_unix_server(lambda: _Connection(batcher), str(path), backlog=128)

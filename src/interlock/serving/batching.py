@@ -85,7 +85,7 @@ class Batcher:
         try:
             arrays = unpack(self.predictor.signature.inputs, batch.columns)
         except Exception as error:  # noqa: BLE001 - a peer that sends other columns than the signature's
-            failures = {i: f"unreadable columns: {error}" for i in range(len(batch.counts))}
+            failures = dict.fromkeys(range(len(batch.counts)), f"unreadable columns: {error}")
             return BatchAnswer(b"", failures, 0)
         numbers = np.full((sum(batch.counts), self.predictor.signature.width), np.nan)
         at = 0

@@ -1,0 +1,68 @@
+"""`python -m interlock.processes.step RUN_ID STEP ATTEMPT_FOLDER`: one step of a training run.
+
+Exit 0: done. 1: failed for good, 75: another attempt may help; the reason is in ATTEMPT_FOLDER/error.json, and the way
+there on stdout, which is the step's log.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from interlock.core.errors import Conflict, InterlockError
+from interlock.core.lifeline import tie_to_parent
+from interlock.core.project import Project
+from interlock.jobs.port import EXIT_REFUSED, EXIT_RETRY, write_error
+
+POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def main() -> int:
+    """Do the step and say how it went."""
+    tie_to_parent()
+    run, step, attempt = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    for pool in POOLS:  # before anything imports numpy; training may use the machine, but no more of it than there is
+        os.environ.setdefault(pool, str(len(os.sched_getaffinity(0))))
+    try:
+        _work(run, step, attempt)
+    except InterlockError as error:
+        write_error(attempt, error)
+        return EXIT_RETRY if isinstance(error, Conflict) else EXIT_REFUSED
+    except OSError as error:  # a full disk, a socket that went away
+        log(traceback.format_exc())
+        write_error(attempt, InterlockError(f"step {step} failed: {error}"))
+        return EXIT_RETRY
+    except Exception as error:  # noqa: BLE001 - the last stop: told in the log and in the run's record
+        log(traceback.format_exc())
+        told = f"step {step} failed: {type(error).__name__}: {error}"
+        write_error(attempt, InterlockError(told, next="its traceback is in the log; please report it"))
+        return EXIT_REFUSED
+    return 0
+
+
+def _work(run: str, step: str, attempt: Path) -> None:
+    from interlock.jobs.records import Runs
+    from interlock.store.database import Database
+    from interlock.training.pipeline import Job, run_step
+
+    project = Project.find()
+    database = Database(project.database)
+    record = Runs(database).get(run)
+    database.close()
+    began = time.monotonic()
+    log(f"{step} of run {run} by {record.author}")
+    run_step(Job(project, project.settings(), run, record.author, record.spec, attempt, log), step)
+    log(f"done in {time.monotonic() - began:.1f} s")
+
+
+def log(text: str) -> None:
+    """A line of the step's log."""
+    sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
