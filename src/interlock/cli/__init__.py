@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError
 
 from interlock import __version__
 from interlock.cli import output
@@ -74,8 +75,8 @@ def run(words: Sequence[str]) -> int:
     except Exception as error:  # the edge: no traceback reaches a user unless they ask for it
         if os.environ.get("INTERLOCK_DEBUG"):
             raise
-        code, message, next = _explain(error)
-        output.fail(code, message, next, as_json=as_json)
+        code, message, step = _explain(error)
+        output.fail(code, message, step, as_json=as_json)
         return 2 if code == Usage.code else 1
 
 
@@ -83,6 +84,10 @@ def _explain(error: Exception) -> tuple[str, str, str]:
     """Code, sentence and next step."""
     if isinstance(error, InterlockError):
         return error.code, error.message, error.next
+    if isinstance(error, UnknownCommandError):  # its own text would import every command to list them
+        word = next(iter(error.unused_tokens or ()), "")
+        alike = difflib.get_close_matches(word, [command.name for command in COMMANDS], 1)
+        return Usage.code, f"there is no command {word!r}", " ".join(["interlock", *alike, "--help"])
     if isinstance(error, CycloptsError):
         command = " ".join(("interlock", *(error.command_chain or ())))
         return Usage.code, str(error), f"{command} --help"

@@ -18,12 +18,15 @@ class Columns:
     columns: Sequence[str]
 
 
+Part = str | Columns
+
+
 @dataclass(frozen=True)
 class Reply:
     """What a command has to say, once for programs (`document`) and once for people (`text`, `next`)."""
 
     document: Any
-    text: Sequence[str | Columns] = ()
+    text: Sequence[Part] = ()
     next: str = ""
     """The command that a newcomer would type now; may have several lines."""
     failed: bool = False
@@ -50,14 +53,14 @@ def show(reply: Reply, *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def fail(code: str, message: str, next: str, *, as_json: bool) -> None:
+def fail(code: str, message: str, step: str, *, as_json: bool) -> None:
     """Print why a command failed: on stdout as JSON, else a sentence and the next step on stderr."""
     if as_json:
-        _print_json({"error": {"code": code, "message": message, "next": next}})
+        _print_json({"error": {"code": code, "message": message, "next": step}})
         return
     print(f"error: {message}", file=sys.stderr)
-    if next:
-        print(f"next:  {next}", file=sys.stderr)
+    if step:
+        print(f"next:  {step}", file=sys.stderr)
 
 
 def progress(text: str) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 
 from interlock.cli.identity import As, acting
-from interlock.cli.output import Columns, Reply, items
+from interlock.cli.output import Columns, Reply, cell, items
 from interlock.cli.session import Flags, Session
-from interlock.core.assignment import share
+from interlock.core.assignment import BUCKETS, share
 from interlock.core.clock import from_us, iso
 from interlock.core.errors import Usage
 from interlock.core.project import Project
@@ -19,11 +19,13 @@ from interlock.model.package import verify
 from interlock.registry.gateways import read_live
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import CHAMPION, RouteDocument, RouteStore
-from interlock.release.arms import parse_percent, percent
+from interlock.release.arms import parse_percent
 from interlock.release.keys import ARM, Keys
 from interlock.release.obeyed import wait_until_obeyed
-from interlock.release.rollout import Outcome, Rollout
 from interlock.release.users import trust_of
+
+if TYPE_CHECKING:
+    from interlock.release.rollout import Outcome, Rollout
 
 Why = Annotated[str, Parameter(name="--reason", help="Goes into the signed document and the audit trail.")]
 NoWait = Annotated[bool, Parameter(help="Do not wait until the gateways obey.")]
@@ -131,7 +133,7 @@ def params(
     return Reply(
         {"endpoint": endpoint, "revision": outcome.route.revision, "parameters": after, "gateways": gateways},
         (
-            *(f"{name}: {before[name]} → {after[name]}" for name in after if before[name] != after[name]),
+            *(f"{name}: {cell(before[name])} → {cell(after[name])}" for name in after if before[name] != after[name]),
             _obeyed(outcome, gateways, no_wait=no_wait),
         ),
         f"interlock params {endpoint}",
@@ -139,6 +141,8 @@ def params(
 
 
 def _rollout(session: Flags, name: str | None) -> Rollout:
+    from interlock.release.rollout import Rollout  # here: looking at parameters needs no database
+
     return Rollout(session.project, acting(name), Keys.find())
 
 
@@ -166,7 +170,7 @@ def _obeyed(outcome: Outcome, gateways: int, *, no_wait: bool) -> str:
 def _settled(session: Flags, rollout: Rollout, outcome: Outcome, *, no_wait: bool, arm: str = "") -> Reply:
     """Wait, then tell who serves what and how to ask."""
     project, route = rollout.project, outcome.route
-    if arm and not no_wait and outcome.changed:
+    if arm and not no_wait and read_live(project.gateways):
         session.progress(f"waiting until {arm} answers …")
     gateways = _wait(project, outcome, no_wait=no_wait, arm=arm)
     rows = arm_rows(route)
@@ -184,7 +188,7 @@ def _settled(session: Flags, rollout: Rollout, outcome: Outcome, *, no_wait: boo
             "curl": curl,
         },
         (
-            Columns(rows, ("arm", "version", "label", "share", "replicas")),
+            Columns(rows, ("arm", "version", "label", "percent", "replicas")),
             *([f"stands by: {route.standby.model}:{route.standby.version}"] if route.standby else []),
             _obeyed(outcome, gateways, no_wait=no_wait),
         ),
@@ -199,7 +203,7 @@ def arm_rows(route: RouteDocument) -> list[dict[str, Any]]:
             "arm": arm.name,
             "version": f"{arm.model}:{arm.version}",
             "label": arm.label,
-            "share": percent(share(arm.ranges)),
+            "percent": share(arm.ranges) * 100 / BUCKETS,
             "replicas": len(arm.replicas),
             "package_digest": arm.package_digest,
         }
@@ -208,18 +212,27 @@ def arm_rows(route: RouteDocument) -> list[dict[str, Any]]:
 
 
 def curl_line(project: Project, route: RouteDocument) -> str:
-    """A request that works: the first golden row of the champion's package, sent to this project's gateway."""
-    champion = route.arm(CHAMPION)
-    package = verify(PackageStore(project.packages).find(champion.package_digest), champion.package_digest)
-    golden = msgspec.json.decode(package.files["golden.json"])
-    row = {tensor["name"]: tensor["data"][0] for tensor in golden["inputs"]}
-    for spec in package.manifest.signature.inputs:
-        if spec.type == "timestamp" and row.get(spec.name) is not None:
-            row[spec.name] = iso(from_us(row[spec.name]))
+    """A request that works: a row of the champion's package, sent to this project's gateway."""
     serve = project.settings().serve
-    body = msgspec.json.encode({"dataframe_records": [row]}).decode()
+    body = msgspec.json.encode({"dataframe_records": [sample_row(project, route)]}).decode()
     url = f"http://{serve.host}:{serve.gateway_port}/endpoints/{route.endpoint}/invocations"
     return f"curl -s {url} -H 'content-type: application/json' -d {shlex.quote(body)}"
+
+
+def sample_row(project: Project, route: RouteDocument) -> dict[str, Any]:
+    """The first golden row of the champion's package, as a client writes it."""
+    from interlock.model import oip  # here: it needs numpy
+
+    champion = route.arm(CHAMPION)
+    package = verify(PackageStore(project.packages).find(champion.package_digest), champion.package_digest)
+    signature = package.manifest.signature
+    golden = msgspec.json.decode(package.files["golden.json"], type=oip.InferRequest)
+    _, columns = oip.read_columns(signature, golden)
+    row = {spec.name: column[0] for spec, column in zip(signature.inputs, columns, strict=True)}
+    for spec in signature.inputs:
+        if spec.type == "timestamp" and row[spec.name] is not None:
+            row[spec.name] = iso(from_us(row[spec.name]))
+    return row
 
 
 def _parameters(project: Project, endpoint: str) -> Reply:

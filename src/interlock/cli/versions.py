@@ -26,7 +26,7 @@ def list_versions(model: str = "", /, *, session: Session) -> Reply:
     """
     project = session.project
     trust, found = trust_of(project), versions_of(project).all(model)
-    rows = [_row(one, read_decisions(project.approvals, one.package_digest, trust)) for one in found]
+    rows = [version_row(one, read_decisions(project.approvals, one.package_digest, trust)) for one in found]
     arms = serving(project, trust)
     for row in rows:
         row["arms"] = arms.get(row["package_digest"], [])
@@ -47,11 +47,12 @@ def show(version: str, /, *, session: Session) -> Reply:
     one = versions.named(version)
     manifest = versions.manifest(one)
     decisions = read_decisions(project.approvals, one.package_digest, trust)
-    row = _row(one, decisions) | {"arms": serving(project, trust).get(one.package_digest, [])}
+    row = version_row(one, decisions) | {"arms": serving(project, trust).get(one.package_digest, [])}
     lineage = manifest.lineage
     about = {
         **row,
-        "trained on": f"snapshot {lineage.snapshot}, rows {lineage.split.rows}",
+        "trained on": f"snapshot {lineage.snapshot}: "
+        + ", ".join(f"{part} {n}" for part, n in lineage.split.rows.items()),
         "parameters": msgspec.json.encode(lineage.parameters).decode(),
         "recipe": lineage.recipe,
         "git commit": lineage.git_commit,
@@ -93,7 +94,8 @@ def serving(project: Project, trust: TrustRoot) -> dict[str, list[str]]:
     return found
 
 
-def _row(version: Version, decisions: list[Approval]) -> dict[str, Any]:
+def version_row(version: Version, decisions: list[Approval]) -> dict[str, Any]:
+    """A version with its label and the last decision about it."""
     last = max((one.predicate for one in decisions), key=lambda said: said.time, default=None)
     mark = " (self-approved)" if last and last.self_approved else ""
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -13,9 +14,7 @@ from interlock.core.files import locked, write_atomic
 from interlock.core.project import Project
 from interlock.core.settings import Mode
 from interlock.core.trust import Role, TrustedKey, TrustRoot, read_trust, seal_trust
-from interlock.release import audit
 from interlock.release.keys import Keys, new_passphrase
-from interlock.store.database import Database
 
 FIRST_ROLES: dict[Mode, tuple[Role, ...]] = {
     "solo": ("author", "reviewer", "operator"),
@@ -55,9 +54,7 @@ def init_trust(project: Project, mode: Mode, owner: str, keys: Keys) -> str:
     write_atomic(project.trust, seal_trust(trust, root))
     text = project.config.read_text(encoding="utf-8").rstrip("\n")
     write_atomic(project.config, f'{text}\n\n[trust]\nroot = "{fingerprint}"\n'.encode())
-    database = Database(project.database, create=True)
-    audit.append(database, owner, "init", project.root.name, None, {"mode": mode, "root": fingerprint})
-    database.close()
+    _remember(project, owner, "init", project.root.name, None, {"mode": mode, "root": fingerprint}, create=True)
     return fingerprint
 
 
@@ -98,11 +95,22 @@ def add_user(
         except NotFound as error:
             raise NotFound(f"only the root key can change the trust root: {error.message}", next=error.next) from None
         write_atomic(project.trust, seal_trust(after, root))
-    database = Database(project.database)
     was = {"roles": old.roles, "owner": old.owner} if old else None
-    audit.append(database, actor, "trust", name, was, {"roles": roles, "owner": new.owner, "keyid": new.keyid})
-    database.close()
+    _remember(project, actor, "trust", name, was, {"roles": roles, "owner": new.owner, "keyid": new.keyid})
     return new
+
+
+def _remember(
+    project: Project, actor: str, action: str, subject: str, before: Any, after: Any, *, create: bool = False
+) -> None:
+    from interlock.release import (
+        audit,
+    )  # here: reading the trust root needs no database, whose import costs half a second
+    from interlock.store.database import Database
+
+    database = Database(project.database, create=create)
+    audit.append(database, actor, action, subject, before, after)
+    database.close()
 
 
 def _trusted(name: str, owner: str, key: signing.PublicKey, roles: tuple[Role, ...]) -> TrustedKey:
