@@ -178,9 +178,11 @@ alerts = Table(
     Column("changed_by", Text, nullable=False),
     Column("silenced_until", Text),
     Column("open", Integer),
+    Column("untold", Integer),
     UniqueConstraint("endpoint", "monitor", "slice", "open", name="one_open_alert"),
 )
-"""`open` is 1 while the alert is open and null afterwards: null never collides, so the database itself keeps one open alert."""
+"""`open` is 1 while the alert is open and null afterwards: null never collides, so the database itself keeps one open alert.
+`untold` is 1 while the webhook has not taken the present state."""
 
 Index("runs_by_state", runs.c.state)
 Index("evaluations_by_time", evaluations.c.created_at)

@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("changed_by", sa.Text(), nullable=False),
         sa.Column("silenced_until", sa.Text(), nullable=True),
         sa.Column("open", sa.Integer(), nullable=True),
+        sa.Column("untold", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("endpoint", "monitor", "slice", "open", name="one_open_alert"),
     )
