@@ -39,12 +39,16 @@ class Author(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SplitRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the rows were parted; `digest` is over the ids of every part."""
 
-    kind: str
+    kind: Literal["time", "group", "random"]
     seed: int
     digest: str
     rows: dict[str, int]
     boundaries: dict[str, str] = {}
     """`time`: the first event time of validation and of test."""
+    validation: float = 0.1
+    test: float = 0.2
+    group: str = ""
+    """Column whose values stay together, and the cluster of paired intervals; empty = none."""
 
 
 class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,6 +69,10 @@ class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     git_commit: str | None
     sources: tuple[str, ...] = ()
     """Warehouse tables the extract reads."""
+    id: str = ""
+    event_time: str = ""
+    label: str = ""
+    """Columns of the extract: with the split they say which rows were held out."""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
