@@ -1,0 +1,1 @@
+"""Offline evidence: what a version is worth, alone and against the champion, on identical rows."""
