@@ -1,7 +1,7 @@
 """The embedded engine: DBOS on a SQLite file of its own. The only file that knows DBOS.
 
-DBOS gives the durable queue, its order and one carrier per run over all workers, and it keeps the runs of dead workers.
-It records a step only when the step has ended, so steps stand in our own records, and those of DBOS are not used.
+DBOS gives the durable queue, one carrier per run over all workers, and it keeps the runs of dead workers. It records a
+step only when the step has ended, so steps stand in our own records, and those of DBOS are not used.
 """
 
 from __future__ import annotations

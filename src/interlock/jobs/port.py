@@ -68,7 +68,7 @@ class JobEngine(Protocol):
     The engine knows run ids and nothing else. What state a run is in and which of its steps are done stands in the
     control database (`jobs.records`); cancelling and retrying are changes there. The law that every engine obeys:
 
-    * *order*: runs start in the order in which they were enqueued, one at a time over all workers;
+    * *order*: runs start in the order in which they were enqueued;
     * *one carrier*: while a worker carries a run, no other one is given it;
     * *nothing lost*: a run whose worker was killed, or left, stays open under the id of that worker's executor until
       `take_over` or the next worker of that id puts it back, and then `work` is called with it again;

@@ -106,12 +106,14 @@ class Worker:
             self.engine.stop()
 
     def _hand_over(self) -> None:
-        """Give the engine what was submitted or retried. It is asked first, so it knows a run that ends meanwhile."""
+        """Give the engine the oldest open run when it has none: one at a time over all workers, in order.
+
+        A queue's own limit is not enough: DBOS on SQLite counts and claims in two steps, and two workers come between.
+        """
         if self.runs.open():
-            known = self.engine.open()
-            for run_id in self.runs.open():
-                if run_id not in known:
-                    self.engine.enqueue(run_id)
+            with contextlib.suppress(Conflict), locked(self.project.locks / "hand-over.lock", timeout=0):
+                if not self.engine.open() and (waiting := self.runs.open()):
+                    self.engine.enqueue(waiting[0])
 
     def _take_over(self) -> None:
         for path in _locks(self.project):
