@@ -43,6 +43,8 @@ def build() -> App:
             f"interlock.cli.{command.target}", name=leaf, group=group, help=command.help, help_epilogue=example
         )
 
+    app.meta.suppress_keyboard_interrupt = False  # `run` turns it into an exit code, as everything else
+
     @app.meta.default
     def launch(*words: Words, json: Json = False, project: Directory = None) -> Any:
         call, bound, asked = app.parse_args(words, exit_on_error=False, print_error=False)

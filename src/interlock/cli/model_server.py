@@ -14,7 +14,7 @@ import msgspec
 from interlock.cli.identity import As, somebody
 from interlock.cli.output import Reply
 from interlock.cli.session import Flags, Session
-from interlock.core.errors import InterlockError, Misconfigured, Refused
+from interlock.core.errors import InterlockError, Misconfigured, Refused, Usage
 from interlock.core.lifeline import Child
 
 
@@ -53,6 +53,10 @@ def model_server(
         scope: What the approval must allow.
         offline: Without an approval, on a Unix socket only, for evaluation.
     """
+    if offline and (port is not None or socket is None):
+        raise Usage("--offline serves on a Unix socket only", next="--offline --socket PATH")
+    if port is None and socket is None:
+        raise Usage("say where to serve", next="--port N, or --socket PATH")
     values = {"package": package, "approval": approval, "trust": trust, "root": root, "host": host, "port": port}
     values |= {"socket": socket, "scope": scope}
     words = [word for name, value in values.items() if value not in (None, "") for word in (f"--{name}", str(value))]
