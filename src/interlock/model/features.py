@@ -105,9 +105,9 @@ class _Module:
                 lines |= {self._checked_import(*one) for one in self.imports[current]}
             elif not hasattr(builtins, current):
                 raise self._missing(current)
-        head = "from __future__ import annotations\n\n"  # annotations may name what does not travel
+        head = "\n\n".join(["from __future__ import annotations", *(["\n".join(sorted(lines))] if lines else [])])
         blocks = [self._text(one) for one in sorted(statements, key=lambda one: one.lineno)]
-        return "\n\n".join([head + "\n".join(sorted(lines)), *blocks, f"{ENTRY} = {name}\n"])
+        return "\n\n\n".join([head, *blocks, f"{ENTRY} = {name}\n"])
 
     def _check_inner_imports(self, statement: ast.stmt) -> None:
         for node in ast.walk(statement):

@@ -114,9 +114,10 @@ def count(profile: Numeric | Values, values: Array) -> tuple[list[int], list[int
 
 
 def _texts(values: Array) -> Counter[str]:
-    truths = values.dtype.kind == "f"  # nullable truth values
-    known = (value for value in values.tolist() if value is not None and value == value)
-    return Counter(text(bool(value) if truths else value) for value in known)
+    if values.dtype.kind == "f":  # nullable truth values
+        values = values[~np.isnan(values)].astype(bool)
+    counts = Counter(values.tolist())
+    return Counter({text(value): count for value, count in counts.items() if value is not None})
 
 
 def text(value: Any) -> str:

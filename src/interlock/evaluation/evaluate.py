@@ -1,0 +1,163 @@
+"""A package judged on rows that it has not seen, alone and beside another one on identical rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from interlock.core.clock import SystemClock, from_us, iso
+from interlock.core.errors import InvalidData, PredictionFailed
+from interlock.evaluation.held_out import HeldOut
+from interlock.evaluation.metrics import baseline, measure
+from interlock.evaluation.paired import compare
+from interlock.evaluation.proof import offline_server, prove
+from interlock.evaluation.report import FORMAT, Report, RowsUsed, Subject
+from interlock.evaluation.slices import by_slice
+from interlock.model import golden
+from interlock.model.columns import Array
+from interlock.model.frames import from_frame
+from interlock.model.manifest import Manifest
+from interlock.model.package import Package
+from interlock.model.predictor import Predictor
+from interlock.training.table import Table, codes_of
+
+MAX_VALUES = 30
+PROOF_ROWS = 1000
+Log = Callable[[str], None]
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A verified package and what it is called."""
+
+    package: Package
+    subject: Subject
+
+
+class Choices(msgspec.Struct, frozen=True):
+    """How to look: the deployed threshold, and the columns whose values are looked at one by one (empty = chosen)."""
+
+    threshold: float
+    slices: tuple[str, ...] = ()
+
+
+def evaluate(
+    candidate: Candidate,
+    rows: HeldOut,
+    against: Candidate | None,
+    choices: Choices,
+    log: Log,
+    *,
+    trained: golden.Golden | None = None,
+    note: str = "",
+) -> Report:
+    """The report on `candidate`. `trained`: raw rows and what the training process itself gave for them, to be proved
+    equal; without it the proof takes the answers of the package in this process.
+
+    Raises:
+        RecipeFailed: the round trip changes an answer.
+        InvalidData, PredictionFailed: the rows do not fit the candidate's signature, or its model raises on them.
+    """
+    manifest = candidate.package.manifest
+    with offline_server(candidate.package.directory) as server:  # gets ready while this process works
+        arrays = from_frame(manifest.signature.inputs, rows.table.frame)
+        numbers = Predictor(candidate.package).predict(arrays)
+        log(f"predicted {len(numbers)} held-out rows")
+        theirs = None
+        if against is not None:
+            theirs, note = _theirs(against, manifest, rows.table)
+            log(note or f"predicted the same rows with {against.subject.name}")
+        report = judge(candidate.subject, manifest, rows, numbers, theirs, choices)
+        proof = prove(server, manifest, trained or _some(manifest, arrays, numbers))
+        log(f"proved {proof.rows} rows over {', '.join(proof.codecs)}: worst relative difference {proof.worst:.1e}")
+    beside = against.subject if against is not None and theirs is not None else None
+    return msgspec.structs.replace(report, against=beside, note=note, proof=proof)
+
+
+def judge(
+    subject: Subject,
+    manifest: Manifest,
+    rows: HeldOut,
+    numbers: NDArray[np.float64],
+    theirs: NDArray[np.float64] | None,
+    choices: Choices,
+) -> Report:
+    """The numbers of a report, without a proof, from the answers of the candidate and, if there is one, the other."""
+    signature, table = manifest.signature, rows.table
+    task, threshold = signature.task, choices.threshold
+    y, train_y = codes_of(signature, table.labels), codes_of(signature, rows.train_labels)
+    ours = _shaped(task, numbers)
+    other = None if theirs is None else _shaped(task, theirs)
+    dummy = baseline(task, train_y, len(y), len(signature.classes))
+    columns = {name: _texts(table, name) for name in choices.slices or _default_slices(manifest, table)}
+    seed, groups = manifest.lineage.split.seed, table.groups
+    changes = [] if other is None else compare(task, y, ours, other, threshold, groups, seed)
+    return Report(
+        format=FORMAT,
+        model=manifest.model,
+        task=task,
+        subject=subject,
+        against=None,
+        note="",
+        rows=RowsUsed(
+            extract_digest=manifest.lineage.extract_digest,
+            split_digest=manifest.lineage.split.digest,
+            n=len(y),
+            left_out=rows.left_out,
+            first=iso(from_us(int(table.times.min()))),
+            last=iso(from_us(int(table.times.max()))),
+        ),
+        threshold=threshold,
+        metrics=measure(task, y, ours, threshold),
+        baseline=measure(task, y, dummy, threshold),
+        against_metrics={} if other is None else measure(task, y, other, threshold),
+        paired=tuple(changes),
+        slices=tuple(by_slice(columns, task, y, ours, other, threshold, groups)),
+        proof=None,
+        created=iso(SystemClock().now()),
+    )
+
+
+def _theirs(against: Candidate, manifest: Manifest, table: Table) -> tuple[NDArray[np.float64] | None, str]:
+    """The other version's answers, or None and why there are none."""
+    signature = against.package.manifest.signature
+    name = against.subject.name
+    if (signature.task, signature.classes) != (manifest.signature.task, manifest.signature.classes):
+        return None, f"{name} answers another question: {signature.task} {signature.classes}"
+    try:
+        return Predictor(against.package).predict(from_frame(signature.inputs, table.frame)), ""
+    except (InvalidData, PredictionFailed) as error:
+        return None, f"{name} cannot answer these rows: {error.message}"
+
+
+def _some(manifest: Manifest, arrays: list[Array], numbers: NDArray[np.float64]) -> golden.Golden:
+    """Evenly spaced rows for a proof."""
+    some = np.linspace(0, len(numbers) - 1, min(PROOF_ROWS, len(numbers))).astype(int)
+    return golden.decode(golden.encode(manifest.signature, [values[some] for values in arrays], numbers[some]))
+
+
+def _shaped(task: str, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    return numbers if task == "multiclass" else numbers[:, 0]
+
+
+def _default_slices(manifest: Manifest, table: Table) -> list[str]:
+    """The first two categories with few values."""
+    few = [
+        spec.name
+        for spec in manifest.signature.inputs
+        if spec.type == "category" and table.frame[spec.name].nunique() <= MAX_VALUES
+    ]
+    return few[:2]
+
+
+def _texts(table: Table, name: str) -> Array:
+    """A column as texts, the rare values beyond the first thirty as one."""
+    if name not in table.frame.columns:
+        raise InvalidData(f"the extract has no column {name}, which slices names", next="compare slices with the SQL")
+    column = table.frame[name]
+    texts = column.astype(str).where(column.notna(), "(missing)")
+    frequent = texts.value_counts().index[:MAX_VALUES]
+    values: Array = texts.where(texts.isin(frequent), "(other)").to_numpy(str)
+    return values

@@ -1,0 +1,87 @@
+"""What is evaluated against what: registered versions, the champion in service, and the rows that neither has seen."""
+
+from __future__ import annotations
+
+from interlock.core.project import Project
+from interlock.core.settings import Settings
+from interlock.core.trust import read_trust
+from interlock.evaluation.evaluate import Candidate, Choices, Log, evaluate
+from interlock.evaluation.held_out import HeldOut, held_out
+from interlock.evaluation.report import Report, Subject, encode
+from interlock.model.package import verify
+from interlock.registry import evaluations
+from interlock.registry.packages import PackageStore
+from interlock.registry.routes import CHAMPION, RouteStore
+from interlock.registry.versions import Versions
+from interlock.store.database import Database
+from interlock.training.extract import read
+
+
+def registered(versions: Versions, name: str) -> Candidate:
+    """A version by its name `model:version`, its package verified.
+
+    Raises:
+        NotFound: there is none.
+    """
+    version = versions.named(name)
+    package = verify(versions.packages.find(version.package_digest), version.package_digest)
+    return Candidate(package, Subject(version.model, version.version, version.package_digest))
+
+
+def champion(project: Project, settings: Settings) -> tuple[Candidate | None, float]:
+    """The version of this model that an endpoint serves as champion, and the threshold deployed there.
+
+    None, and the project's threshold, if no endpoint serves the model.
+    """
+    routes, packages = RouteStore(project.routes), PackageStore(project.packages)
+    for endpoint in routes.endpoints():
+        route = routes.read(endpoint, read_trust(project.trust, project.root_fingerprint()))
+        for arm in route.arms:
+            if arm.name == CHAMPION and arm.model == settings.model:
+                package = verify(packages.find(arm.package_digest), arm.package_digest)
+                subject = Subject(arm.model, arm.version, arm.package_digest)
+                return Candidate(package, subject), route.parameters.threshold
+    return None, settings.endpoint.threshold
+
+
+def held_out_rows(project: Project, candidate: Candidate, against: Candidate | None) -> HeldOut:
+    """The candidate's held-out rows, without those that the other version was trained on."""
+    manifest = candidate.package.manifest
+    frame = read(project, manifest.lineage.extract_digest)
+    if against is None:
+        return held_out(manifest, frame)
+    other = against.package.manifest
+    return held_out(manifest, frame, other, read(project, other.lineage.extract_digest))
+
+
+def evaluate_version(project: Project, database: Database, name: str, against: str, log: Log) -> tuple[Report, str]:
+    """Evaluate a registered version again, beside `against` (empty: the champion), and keep the report; with its digest.
+
+    Raises:
+        NotFound: there is no such version.
+    """
+    settings, versions = project.settings(), Versions(database, PackageStore(project.packages))
+    candidate = registered(versions, name)
+    other, threshold = champion(project, settings)
+    if against:
+        other = registered(versions, against)
+    note = "" if other else "there was no champion to compare with"
+    if other is not None and other.subject == candidate.subject:
+        other, note = None, f"{name} is the champion itself"
+    report = evaluate(
+        candidate,
+        held_out_rows(project, candidate, other),
+        other,
+        Choices(threshold, settings.slices),
+        log,
+        note=note,
+    )
+    with database.write() as connection:
+        digest = evaluations.store(
+            connection,
+            encode(report),
+            candidate.subject.package_digest,
+            report.against.package_digest if report.against else None,
+            report.created,
+        )
+    return report, digest
