@@ -471,7 +471,7 @@ class TestExperiment:
 class TestWaiting:
     def test_without_gateways_there_is_nothing_to_wait_for(self, serving: Gate) -> None:
         route = serving.rollout().routes.read(E, trust_of(serving.project))
-        assert wait_until_obeyed(serving.project.gateways, route, "champion") == []
+        assert wait_until_obeyed(serving.project, route, "champion") == []
 
     def test_it_ends_when_every_gateway_obeys(self, serving: Gate) -> None:
         route = serving.rollout().change_parameters(E, {"RETRY": "0"}).route
@@ -479,17 +479,20 @@ class TestWaiting:
         serving.obeyed(2, ["champion"], slot=1)
         late = threading.Timer(0.2, serving.obeyed, (2, ["champion"]))
         late.start()
-        assert [status.slot for status in wait_until_obeyed(serving.project.gateways, route, "champion")] == [0, 1]
+        assert [status.slot for status in wait_until_obeyed(serving.project, route, "champion")] == [0, 1]
         late.join()
 
     def test_it_says_who_does_not_obey_and_why(self, serving: Gate) -> None:
         route = serving.rollout().change_parameters(E, {"RETRY": "0"}).route
         serving.obeyed(1, ["champion"])
         with pytest.raises(Unavailable, match="revision 2 is signed, but gateway 0 is at revision 1"):
-            wait_until_obeyed(serving.project.gateways, route, timeout=0.1)
+            wait_until_obeyed(serving.project, route, timeout=0.1)
         serving.obeyed(2, [])
-        with pytest.raises(Unavailable, match="no replica of champion answers at gateway 0"):
-            wait_until_obeyed(serving.project.gateways, route, "champion", timeout=0.1)
+        log = serving.project.logs / f"model-server-{route.arms[0].replicas[0]}.log"
+        log.parent.mkdir()
+        log.write_text('starting\n{"code":"tampered","message":"features.py was altered","next":""}\n')
+        with pytest.raises(Unavailable, match=r"no replica of champion answers at gateway 0: features\.py was altered"):
+            wait_until_obeyed(serving.project, route, "champion", timeout=0.1)
 
 
 def signature(*inputs: Input, classes: tuple[bool | int | str, ...] = (False, True)) -> Signature:

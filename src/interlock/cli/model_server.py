@@ -14,7 +14,7 @@ import msgspec
 from interlock.cli.identity import As, somebody
 from interlock.cli.output import Reply
 from interlock.cli.session import Flags, Session
-from interlock.core.errors import InterlockError, Misconfigured, Refused, Usage
+from interlock.core.errors import Misconfigured, Refused, Usage, class_of
 from interlock.core.lifeline import Child
 
 
@@ -64,7 +64,7 @@ def model_server(
     code, reason = _serve(command, sys.stderr if session.json else sys.stdout)
     if reason is None:
         return Reply({"exit": code}, (), failed=code != 0)
-    error = _errors().get(reason.code, InterlockError)(reason.message, next=reason.next)
+    error = class_of(reason.code)(reason.message, next=reason.next)
     if isinstance(error, Refused):
         _remember(session, somebody(as_), package, reason)
     raise error
@@ -92,14 +92,6 @@ def _reason(line: bytes) -> _Reason | None:
         return msgspec.json.decode(line, type=_Reason)
     except msgspec.DecodeError:
         return None
-
-
-def _errors(root: type[InterlockError] = InterlockError) -> dict[str, type[InterlockError]]:
-    """The error tree by code."""
-    found = {root.code: root}
-    for child in root.__subclasses__():
-        found |= _errors(child)
-    return found
 
 
 def _remember(session: Flags, actor: str, package: Path, reason: _Reason) -> None:

@@ -157,7 +157,7 @@ def _pairs(words: tuple[str, ...]) -> dict[str, str]:
 
 def _wait(project: Project, outcome: Outcome, *, no_wait: bool, arm: str = "") -> int:
     """How many gateways obey by now."""
-    return 0 if no_wait else len(wait_until_obeyed(project.gateways, outcome.route, arm))
+    return 0 if no_wait else len(wait_until_obeyed(project, outcome.route, arm))
 
 
 def _obeyed(outcome: Outcome, gateways: int, *, no_wait: bool) -> str:

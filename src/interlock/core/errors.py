@@ -132,3 +132,9 @@ class Corrupt(InterlockError):
     """A stored file is damaged: a bad checksum in a sealed segment, an unknown format number."""
 
     code = "corrupt"
+
+
+def class_of(code: str, root: type[InterlockError] = InterlockError) -> type[InterlockError]:
+    """The class of errors with that code, which came from another process; `InterlockError` if there is none here."""
+    found = (class_of(code, child) for child in root.__subclasses__())
+    return root if root.code == code else next((one for one in found if one.code == code), InterlockError)

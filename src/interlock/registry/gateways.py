@@ -1,4 +1,4 @@
-"""What every gateway says of itself: the revisions it obeys and the arms that answer. One file a slot, replaced whole."""
+"""What every gateway says of itself: the revisions it obeys, the arms that answer. One file a slot, replaced whole."""
 
 from __future__ import annotations
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+
+import msgspec
 
 from interlock.core.errors import Unavailable
+from interlock.core.project import Project
 from interlock.registry.gateways import GatewayStatus, read_live
 from interlock.registry.routes import RouteDocument
 
@@ -13,7 +15,7 @@ POLL_SECONDS = 0.05
 
 
 def wait_until_obeyed(
-    folder: Path, route: RouteDocument, arm: str = "", *, timeout: float = 30.0
+    project: Project, route: RouteDocument, arm: str = "", *, timeout: float = 30.0
 ) -> list[GatewayStatus]:
     """Wait until every gateway that lives has taken the revision, and a replica of `arm` answers at each.
 
@@ -24,13 +26,15 @@ def wait_until_obeyed(
     """
     end = time.monotonic() + timeout
     while True:
-        live = read_live(folder)
+        live = read_live(project.gateways)
         reasons = [reason for status in live if (reason := _missing(status, route, arm))]
         if not reasons:
             return live
         if time.monotonic() >= end:
+            servers = route.arm(arm).replicas if arm else ()
+            said = next((last for name in servers if (last := _last_word(project, name))), "")
             raise Unavailable(
-                f"{route.endpoint} revision {route.revision} is signed, but {reasons[0]}",
+                f"{route.endpoint} revision {route.revision} is signed, but {reasons[0]}{said}",
                 next="see which process is down: interlock status; their logs are in .interlock/logs",
             )
         time.sleep(POLL_SECONDS)
@@ -41,12 +45,23 @@ def _missing(status: GatewayStatus, route: RouteDocument, arm: str) -> str:
     known = status.endpoints.get(route.endpoint)
     if known is None:
         return f"gateway {status.slot} has not seen it"
+    because = f": {known.error}" if known.error else ""
     if known.revision < route.revision:
-        return f"gateway {status.slot} is at revision {known.revision}{_because(known.error)}"
+        return f"gateway {status.slot} is at revision {known.revision}{because}"
     if arm and known.revision == route.revision and not known.arms.get(arm):
-        return f"no replica of {arm} answers at gateway {status.slot}{_because(known.error)}"
+        return f"no replica of {arm} answers at gateway {status.slot}{because}"
     return ""
 
 
-def _because(error: str | None) -> str:
-    return f": {error}" if error else ""
+class _Reason(msgspec.Struct):
+    message: str
+
+
+def _last_word(project: Project, replica: str) -> str:
+    """Why a model server did not start, if that is the last line of its log."""
+    log = project.logs / f"model-server-{replica}.log"
+    lines = log.read_bytes().splitlines() if log.exists() else []
+    try:
+        return f": {msgspec.json.decode(lines[-1], type=_Reason).message}" if lines else ""
+    except msgspec.DecodeError:
+        return ""
