@@ -42,6 +42,7 @@ def test_the_house_keeps_its_layers() -> None:
         ("registry/packages.py", "import interlock.store.tables", "the online wing"),
         ("predlog/journal.py", "import pyarrow", "gateway and model server"),
         ("training/planted.py", "import dbos", "one file speaks to DBOS"),
+        ("monitoring/planted.py", "import duckdb", "one file speaks to DuckDB"),
         ("experiments/planted.py", "import interlock.release", "the insight wing"),
         ("evaluation/planted.py", "import interlock.serving", "the offline wing"),
     ],
