@@ -73,17 +73,22 @@ def model_server(
 def _serve(command: list[str], output: Any) -> tuple[int, _Reason | None]:
     """Run it to its end, passing signals on and its log through; the exit code, and why it refused."""
     child = Child(command, environment=os.environ, output=output.fileno(), stderr=subprocess.PIPE)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: child.signal(signal.Signals(number)))
-    reason = None
-    log = child.process.stderr
-    for line in log or ():
-        reason = _reason(line)
-        if reason is None:
-            sys.stderr.buffer.write(line)
-            sys.stderr.flush()
-    code = child.process.wait()
-    child.kill_group()
+    old = {
+        number: signal.signal(number, lambda number, _: child.signal(signal.Signals(number)))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        reason = None
+        for line in child.process.stderr or ():
+            reason = _reason(line)
+            if reason is None:
+                sys.stderr.buffer.write(line)
+                sys.stderr.flush()
+        code = child.process.wait()
+    finally:
+        child.kill_group()
+        for number, handler in old.items():
+            signal.signal(number, handler)
     return code, reason if code == 1 else None
 
 

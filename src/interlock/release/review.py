@@ -66,9 +66,9 @@ def decide(
     trust = trust_of(project)
     now = iso((clock or SystemClock()).now())
     try:
-        key = _reviewer(actor, trust, keys)
         author = verify(versions.packages.find(version.package_digest), version.package_digest).manifest.author.name
         own = decision == "approve" and check_four_eyes(trust, author, actor)
+        key = _reviewer(actor, trust, keys)
         judged = _evaluation(database, version, must=decision == "approve")
     except Refused as error:
         audit.refused(database, actor, decision, version.name, error.code, error.message)
