@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from house import House
+from tests.house import House
 
 from interlock.core import signing
 from interlock.core.clock import SystemClock, iso

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Commands
-from gate import Gate, build
-from house import Process, free_port, running
+from tests.commands import Commands
+from tests.gate import Gate, build
+from tests.house import Process, free_port, running
 
 from interlock.registry.packages import package_hex
 from interlock.registry.routes import replica_name
@@ -60,7 +60,9 @@ def test_a_new_reviewer_is_made_trusted_and_signs(gate: Gate, everybody: Command
     name = gate.version(1)
     rita = Commands(gate.project.root, tmp_path / "ritas", INTERLOCK_USER="rita")
     made = rita.json("keys", "generate", "rita")
-    assert rita.refused("approve", name, "--reason", "fine")["message"].startswith("rita is not in this project's trust root")
+    assert rita.refused("approve", name, "--reason", "fine")["message"].startswith(
+        "rita is not in this project's trust root"
+    )
     added = everybody.json("users", "add", "rita", "--role", "reviewer", "--public-key", f"{made['path']}.pub")
     assert (added["keyid"], added["roles"]) == (made["keyid"], ["reviewer"])
     assert [one["name"] for one in rita.json("users", "list")["items"]] == ["ann", "rob", "olga", "rita"]
@@ -125,7 +127,9 @@ def test_deploy_returns_when_the_arm_answers(gate: Gate, everybody: Commands) ->
         assert {arm["arm"]: arm["percent"] for arm in challenger["arms"]} == {"champion": 80.0, "challenger": 20.0}
         assert challenger["gateways"] == 1
 
-        stopped = everybody.run("params", E, "ACTIVATE=false", 'FALLBACK={"score": 0.25, "label": false}', "--as", "olga")
+        stopped = everybody.run(
+            "params", E, "ACTIVATE=false", 'FALLBACK={"score": 0.25, "label": false}', "--as", "olga"
+        )
         assert "ACTIVATE: yes → no" in stopped.stdout
         assert ask(champion["curl"])["predictions"] == [{"score": 0.25, "label": False}]  # obeyed when it returned
 
@@ -194,7 +198,7 @@ class TestModelServer:
         assert stranger.refused("model-server", *self.flat(words))["code"] == "tampered"
 
     def test_it_serves_until_it_is_told_to_stop(self, everybody: Commands, words: dict[str, str]) -> None:
-        from commands import SCRIPT
+        from tests.commands import SCRIPT
 
         with subprocess.Popen(
             [str(SCRIPT), "model-server", *self.flat(words)],

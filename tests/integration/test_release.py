@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from gate import Gate, build
+from tests.gate import Gate, build
 
 from interlock.core import signing
 from interlock.core.assignment import owner_table, share

@@ -47,9 +47,6 @@ def plant(monkeypatch: pytest.MonkeyPatch, action: Any) -> None:
     """Let `interlock users list` do something else."""
     from interlock.cli import users
 
-    def planted(**_: object) -> None:
-        return action()
-
     monkeypatch.setattr(users, "trust_of", lambda _: action())
 
 
@@ -107,7 +104,11 @@ def test_a_developer_can_see_where(monkeypatch: pytest.MonkeyPatch, tmp_path: An
         (["depoy"], "there is no command 'depoy'", "interlock deploy --help"),
         (["keys", "generat"], "there is no command 'generat'", "interlock keys generate --help"),
         (["deploy", "m:1"], 'Command "deploy" parameter --to requires an argument.', "interlock deploy --help"),
-        (["deploy", "m:1", "--to", "e", "--as", "champion", "--bogus"], "Unknown option: --bogus.", "interlock deploy --help"),
+        (
+            ["deploy", "m:1", "--to", "e", "--as", "champion", "--bogus"],
+            "Unknown option: --bogus.",
+            "interlock deploy --help",
+        ),
         (["users", "add", "rita", "--role", "king"], "", "interlock users add --help"),
     ],
 )
@@ -122,7 +123,10 @@ def test_wrong_usage_leads_to_help(
 
 
 def test_a_reply_is_one_document_or_text(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"name": "a", "value": 0.123456789, "list": ["x", "y"]}, {"name": "[b]", "value": None, "list": []}]
+    rows: list[dict[str, Any]] = [
+        {"name": "a", "value": 0.123456789, "list": ["x", "y"]},
+        {"name": "[b]", "value": None, "list": []},
+    ]
     reply = output.items(rows, ("name", "value", "list"), empty="nothing", next="first\nsecond")
     output.show(reply, as_json=True)
     assert msgspec.json.decode(capsys.readouterr().out) == {"items": rows}
