@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from house import House, obey, running
+from tests.house import House, obey, running
 
 
 @pytest.fixture(scope="session")

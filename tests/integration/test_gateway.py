@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from house import INPUTS, House, body, free_port, obey, rows, trail, until
+from tests.house import INPUTS, House, body, free_port, obey, rows, trail, until
 
 from interlock.core.assignment import bucket
 from interlock.model.columns import to_lists

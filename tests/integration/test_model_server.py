@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from house import FEATURES, INPUTS, House, Process, body, free_port, running
+from tests.house import FEATURES, INPUTS, House, Process, body, free_port, running
 
 from interlock.core.settings import Mode
 
