@@ -33,6 +33,13 @@ READY_SECONDS = 60.0
 ANSWER_SECONDS = 60.0
 SIZES = (1, 2, 61)
 """Rows of the requests, over and over: alone, few, many."""
+PURE = "is the feature function pure? A row must give the same columns alone and in any batch"
+
+
+class _Told(msgspec.Struct):
+    """The line in which a model server says why it does not start."""
+
+    message: str
 
 
 class OfflineServer:
@@ -57,7 +64,8 @@ class OfflineServer:
         """Return when it is ready.
 
         Raises:
-            InterlockError: it ended, or was not ready in time; says what it said.
+            RecipeFailed: it refuses the package: its golden rows give other answers there.
+        InterlockError: it ended, or was not ready in time; says what it wrote.
         """
         deadline, said = time.monotonic() + READY_SECONDS, b""
         with selectors.DefaultSelector() as selector:
@@ -66,10 +74,18 @@ class OfflineServer:
                 waiting = selector.select(max(deadline - time.monotonic(), 0))
                 data = os.read(self._read, 4096) if waiting else b""
                 if not data:
-                    self._log.seek(0)
-                    words = self._log.read().decode(errors="replace").strip() or said.decode(errors="replace")
-                    raise InterlockError(f"the model server did not start: {words or 'no word from it'}")
+                    raise self._refusal()
                 said += data
+
+    def _refusal(self) -> InterlockError:
+        """Why it is not there: its own error, or whatever it wrote."""
+        self._log.seek(0)
+        words = self._log.read().decode(errors="replace").strip()
+        try:
+            told = msgspec.json.decode(words, type=_Told)
+        except msgspec.DecodeError:
+            return InterlockError(f"the model server did not start: {words or 'no word from it'}")
+        return RecipeFailed(f"the model server refuses the package: {told.message}", next=PURE)
 
     def stop(self) -> None:
         """End it."""
@@ -197,7 +213,7 @@ def _compare(codec: str, at: int, manifest: Manifest, numbers: NDArray[np.float6
             raise RecipeFailed(
                 f"held-out row {at + row} over {codec}: training gave {name} {values[row]!r}, "
                 f"the model server {found[row]!r}",
-                next="is the feature function pure? A row must give the same columns alone and in any batch",
+                next=PURE,
             )
     return worst
 

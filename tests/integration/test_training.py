@@ -1,0 +1,269 @@
+"""From a table to a registered, evaluated version; and what does not become one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import select
+from tests.training_lab import FEATURES, HEAD, RECIPE, ROWS, Lab
+
+from interlock.core.errors import Misconfigured, RecipeFailed, Refused, Usage
+from interlock.core.hashing import digest
+from interlock.evaluation.report import Report, decode
+from interlock.evaluation.subjects import evaluate_version
+from interlock.jobs.port import RunSpec
+from interlock.jobs.records import Run
+from interlock.model.package import verify
+from interlock.model.predictor import Predictor
+from interlock.model.profile import decode as read_profile
+from interlock.registry import evaluations
+from interlock.registry.routes import Parameters
+from interlock.release import audit
+from interlock.store.tables import extracts
+from interlock.training.pipeline import dry_run, run_step
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    made = Lab(tmp_path_factory.mktemp("training"))
+    yield made
+    made.database.close()
+
+
+@pytest.fixture(scope="module")
+def first(lab: Lab) -> Run:
+    """The first run, all steps as real processes."""
+    return lab.run()
+
+
+@pytest.fixture(scope="module")
+def second(lab: Lab, first: Run) -> Run:
+    """A run while the first version is champion, with another parameter."""
+    champion = lab.versions.get("flight-delay", 1).package_digest
+    lab.house.approve(champion)
+    lab.house.route({"champion": (champion, 10_000)}, parameters=Parameters(threshold=0.3))
+    return lab.run(parameters={"strength": 0.01})
+
+
+def report_of(lab: Lab, version: int) -> Report:
+    return decode(evaluations.latest(lab.database, lab.versions.get("flight-delay", version).package_digest).report)
+
+
+def test_a_run_registers_a_version(lab: Lab, first: Run) -> None:
+    assert first.state == "succeeded", first.error
+    assert first.version == 1
+    version = lab.versions.get("flight-delay", 1)
+    manifest = verify(lab.versions.packages.find(version.package_digest), version.package_digest).manifest
+    assert version.label == f"0.0.0-{manifest.lineage.snapshot}.{manifest.lineage.split.digest[7:15]}"
+    assert manifest.signature.classes == ("stayed", "left")
+    assert manifest.signature.inputs[3].categories == ("basic", "free", "gold")
+    assert manifest.feature_columns == ("amount", "visits", "member", "plan", "often")
+    assert manifest.lineage.parameters == {"strength": 1.0, "unknown": "ignore"}
+    assert manifest.lineage.run == first.id
+    assert manifest.lineage.recipe_digest == digest(GOOD.encode())
+    assert sum(manifest.lineage.split.rows.values()) == ROWS
+    assert manifest.author.keyid
+    assert "scikit-learn" in manifest.libraries
+    assert "the recipe speaks" in lab.log_of(first)["train"]
+
+
+def test_its_evaluation_is_kept_with_a_proof(lab: Lab, first: Run) -> None:
+    report = report_of(lab, 1)
+    assert report.subject.version == first.version
+    assert report.against is None
+    assert "no champion" in report.note
+    assert report.threshold == 0.4
+    assert report.proof is not None
+    assert report.proof.rows == report.rows.n
+    assert report.proof.codecs == ("oip-json", "batch")
+    assert report.metrics["auc"] > 0.75 > report.baseline["auc"] == 0.5
+    assert {one.value for one in report.slices} == {"basic", "free", "gold"}
+
+
+def test_its_package_holds_what_serving_and_monitoring_need(lab: Lab, first: Run) -> None:
+    package = verify(lab.versions.packages.find(lab.versions.get("flight-delay", 1).package_digest))
+    assert "CUT = 10" in package.files["features.py"].decode()
+    assert "LogisticRegression" not in package.files["features.py"].decode()
+    profile = read_profile(package.files["profile.json"])
+    assert set(profile.inputs) == {"amount", "visits", "member", "plan"}
+    assert profile.scores["score"].n == package.manifest.lineage.split.rows["test"]
+    assert "scikit-learn==" in package.files["requirements.txt"].decode()
+    assert Predictor(package).digest == package.digest
+
+
+def test_the_extract_is_recorded_and_the_trail_begins(lab: Lab, first: Run) -> None:
+    version = lab.versions.get("flight-delay", 1)
+    with lab.database.read() as connection:
+        row = connection.execute(select(extracts)).one()
+    assert row.digest == lab.versions.manifest(version).lineage.extract_digest
+    assert (lab.project.root / row.path).is_file()
+    (entry,) = audit.entries(lab.database, "flight-delay:1")
+    assert (entry.action, entry.actor) == ("register", "ann")
+
+
+def test_a_second_version_is_held_against_the_champion(lab: Lab, second: Run) -> None:
+    assert second.version == 2, second.error
+    assert lab.versions.get("flight-delay", 2).label.startswith("0.0.1-")
+    report = report_of(lab, 2)
+    assert report.against is not None
+    assert report.against.name == "flight-delay:1"
+    assert report.threshold == 0.3
+    assert report.rows == msgspec.structs.replace(report_of(lab, 1).rows, extract_digest=report.rows.extract_digest)
+    assert {one.metric for one in report.paired} >= {"auc", "brier", "log_loss"}
+    assert all(one.n == report.rows.n for one in report.paired)
+    assert report.against_metrics["brier"] == pytest.approx(report_of(lab, 1).metrics["brier"])
+
+
+def test_two_versions_are_evaluated_again_on_identical_rows(lab: Lab, second: Run) -> None:
+    report, found = evaluate_version(lab.project, lab.database, "flight-delay:1", "flight-delay:2", lab.log.append)
+    assert report.against is not None
+    assert (report.subject.version, report.against.version) == (1, 2)
+    assert report.proof is not None
+    assert report.metrics == report_of(lab, 2).against_metrics
+    assert evaluations.latest(lab.database, report.subject.package_digest).digest == found
+
+
+def test_registering_again_changes_nothing(lab: Lab, second: Run) -> None:
+    before = (lab.versions.all(), audit.entries(lab.database))
+    report = evaluations.latest(lab.database, lab.versions.get("flight-delay", 2).package_digest).report
+    job = lab.job(second.id, "register-2")
+    evaluated = job.folder / "evaluate"
+    evaluated.mkdir()
+    unregistered = msgspec.json.decode(report)
+    unregistered["subject"]["version"] = 0
+    (evaluated / "report.json").write_bytes(msgspec.json.encode(unregistered))
+    run_step(job, "register")
+    assert (lab.versions.all(), audit.entries(lab.database)) == before
+    assert len(list(lab.project.packages.iterdir())) == 2
+
+
+def test_a_recipe_that_raises_fails_the_run_at_that_step(lab: Lab, second: Run) -> None:
+    run = lab.run(parameters={"strength": -1})
+    assert run.state == "failed"
+    assert run.error is not None
+    assert run.error.code == "recipe_failed"
+    assert [(one.name, one.state) for one in lab.runs.attempts(run.id)] == [
+        ("extract", "succeeded"),
+        ("train", "failed"),
+    ]
+    assert "InvalidParameterError" in run.error.message
+    assert "Traceback" in lab.log_of(run)["train"]
+    assert len(lab.versions.all()) == len(list(lab.project.packages.iterdir())) == 2
+
+
+@pytest.fixture(scope="module")
+def extracted(lab: Lab, first: Run) -> Path:
+    """What the step `extract` published."""
+    run_step(lab.job("extracted", "extract-1"), "extract")
+    return lab.project.work / "extracted" / "extract"
+
+
+GOOD = HEAD + FEATURES + RECIPE
+FIT = "model.fit(data.features, data.label)"
+
+
+def instead(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+BROKEN = {
+    "nothing": ("returned nothing", instead("return " + FIT, FIT)),
+    "no_model": ("returned a DataFrame, which has no predict_proba", instead("return " + FIT, "return data.features")),
+    "not_fitted": ("was not fitted", instead("return " + FIT, "return model")),
+    "others": (
+        r"other columns .*\(often\)",
+        instead(FIT, 'model.fit(data.features.drop(columns="often"), data.label)'),
+    ),
+    "no_names": (
+        "not on columns with names",
+        instead(FIT, "LogisticRegression().fit(data.features[['visits']].to_numpy(), data.label)"),
+    ),
+    "own_step": (
+        r"holds broken_own_step\.own, which cannot be stored safely",
+        instead("SimpleImputer(),", "SimpleImputer(), FunctionTransformer(own),")
+        + "\n\ndef own(values):\n    return values\n",
+    ),
+    "lambda": ("cannot be stored", instead("SimpleImputer(),", "SimpleImputer(), FunctionTransformer(lambda x: x),")),
+    "no_null": (
+        "missing value in input 'amount'",
+        instead("SimpleImputer(), ", "").replace(
+            "raw.assign(", 'raw.assign(amount=raw["amount"].fillna(1) if len(raw) > 1 else raw["amount"], '
+        ),
+    ),
+    "drops_rows": ("returned [0-9]+ rows for 600", instead("return raw.", "return raw.dropna().")),
+    "raises": ("the feature function raised KeyError", instead('raw["visits"]', 'raw["absent"]')),
+    "not_marked": ("no function train marked", instead("@recipe", "# @recipe")),
+    "syntax": ("raised SyntaxError", "def train(:\n"),
+    "leaves": ("raised SystemExit", "import sys\nsys.exit(3)\n"),
+}
+
+
+@pytest.mark.parametrize("name", list(BROKEN))
+def test_what_cannot_be_served_is_refused_in_training(lab: Lab, extracted: Path, name: str) -> None:
+    said, source = BROKEN[name]
+    lab.recipe(f"broken_{name}", source)
+    job = lab.job(f"broken-{name}", "train-1", f"broken_{name}")
+    shutil.copytree(extracted, job.folder / "extract")
+    with pytest.raises(RecipeFailed, match=said):
+        run_step(job, "train")
+    assert not (job.folder / "train").exists()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"strenth": 1.0}, r"no parameter strenth \(known: strength, unknown\)"),
+        ({"unknown": "error"}, "input 'plan' makes the model raise"),
+        ({"strength": float("nan")}, "cannot be written down"),
+    ],
+    ids=["unknown parameter", "unseen category", "not a number"],
+)
+def test_parameters_are_checked(lab: Lab, extracted: Path, parameters: dict[str, Any], said: str) -> None:
+    job = lab.job(f"parameters-{said[:9].strip()}", "train-1", parameters=parameters)
+    shutil.copytree(extracted, job.folder / "extract")
+    with pytest.raises(RecipeFailed, match=said):
+        run_step(job, "train")
+
+
+def test_an_impure_feature_function_has_no_proof(lab: Lab, extracted: Path) -> None:
+    lab.recipe(
+        "impure",
+        HEAD + FEATURES.replace("raw.assign(", 'raw.assign(amount=raw["amount"] - raw["amount"].mean(), ') + RECIPE,
+    )
+    job = lab.job("impure", "train-1", "impure")
+    shutil.copytree(extracted, job.folder / "extract")
+    run_step(job, "train")
+    with pytest.raises(RecipeFailed, match="golden request") as caught:
+        run_step(lab.job("impure", "evaluate-1", "impure"), "evaluate")
+    assert "pure" in caught.value.next
+    assert not (job.folder / "evaluate").exists()
+
+
+def test_a_dry_run_judges_and_keeps_nothing(lab: Lab, first: Run) -> None:
+    def kept() -> list[object]:
+        folders = (lab.project.packages, lab.project.warehouse / "extracts")
+        return [lab.versions.all(), *(sorted(folder.iterdir()) for folder in folders)]
+
+    before = kept()
+    report = dry_run(lab.project, RunSpec("flight-delay", variables={"until": "2030-05-01"}), lab.log.append)
+    assert report.metrics["auc"] > 0.5
+    assert report.proof is None
+    assert kept() == before
+
+
+def test_wrong_questions_are_refused_before_any_work(lab: Lab) -> None:
+    with pytest.raises(Usage, match="no variable since"):
+        run_step(lab.job("no-variable", "extract-1", variables={"since": "2030"}), "extract")
+    with pytest.raises(Misconfigured, match="log"):
+        run_step(lab.job("no-extract", "extract-1", extract="log"), "extract")
+    with pytest.raises(Misconfigured, match="no step dance"):
+        run_step(lab.job("no-step", "dance-1"), "dance")
+    job = msgspec.structs.replace(lab.job("stranger", "extract-1"), author="rob")
+    with pytest.raises(Refused, match="role author"):
+        run_step(job, "extract")
