@@ -27,7 +27,7 @@ from interlock.core.hashing import digest
 from interlock.core.lifeline import Child
 from interlock.core.project import Project
 from interlock.core.settings import Mode
-from interlock.model import features, oip, package
+from interlock.model import features, oip, package, profile
 from interlock.model.columns import Array, pack, to_lists, unpack
 from interlock.model.manifest import Author, Lineage, Manifest, Runtime, SplitRecord
 from interlock.model.predictor import Predictor
@@ -156,10 +156,12 @@ class House:
             1, "flight-delay", SIGNATURE, Runtime("sklearn", "model/model.skops", types), tuple(frame.columns), 0.5, 1e-9,
             "3.11", {}, Author("ann", signing.key_id(self.keys["ann"].public_key())), iso(SystemClock().now()), lineage, (),
         )  # fmt: skip
-        files = {"model/model.skops": data, features.FILE: source, "profile.json": b"{}", "requirements.txt": b""}
+        files = {"model/model.skops": data, features.FILE: source, "requirements.txt": b""}
         golden = [column[:16] for column in raw]
-        draft = package.Package(Path(), "", manifest, files)
-        numbers = Predictor(draft).predict(unpack(INPUTS, pack(INPUTS, to_lists_checked(golden))))
+        predictor = Predictor(package.Package(Path(), "", manifest, files))
+        scores = predictor.predict(unpack(INPUTS, pack(INPUTS, to_lists_checked(raw))))
+        files[profile.FILE] = profile.encode(profile.build(SIGNATURE, raw, late.tolist(), scores))
+        numbers = predictor.predict(unpack(INPUTS, pack(INPUTS, to_lists_checked(golden))))
         inputs = oip.write_inputs(SIGNATURE, to_lists(INPUTS, golden))
         files["golden.json"] = msgspec.json.encode({"inputs": inputs, "numbers": numbers.ravel().tolist()})
         work = self.project.work / f"new-{seed}-{len(features_source)}"
