@@ -29,7 +29,7 @@ test-faults: .venv/.dev ## run the long tests: kills, full disks, hung peers
 	$(BIN)/pytest -m long
 
 bench: .venv/.dev ## run every benchmark, one after the other
-	@set -e; for script in bench/bench_*.py; do $(BIN)/python "$$script"; done
+	@set -e; for script in bench/bench_*.py; do $(BIN)/python -m "bench.$$(basename "$$script" .py)"; done
 
 up: .venv/.all ## start the project in DIR (examples/flights unless told otherwise)
 	cd "$(DIR)" && "$(CURDIR)/$(BIN)/interlock" up

@@ -21,8 +21,10 @@ def fixed(project: Project, serve: ServeSettings) -> list[ProcessSpec]:
         ProcessSpec("worker", _command("worker", *where), 1),
         ProcessSpec("server", _command("server", *where), 1),
     ]
-    for slot in range(serve.gateways):
-        specs.append(ProcessSpec(f"gateway-{slot}", _command("gateway", *where, "--slot", str(slot)), 3))
+    specs += [
+        ProcessSpec(f"gateway-{slot}", _command("gateway", *where, "--slot", str(slot)), 3)
+        for slot in range(serve.gateways)
+    ]
     return specs
 
 

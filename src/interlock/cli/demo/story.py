@@ -112,7 +112,7 @@ class Story:
             stage.say(f"   {rows:,} rows of {table}")
         at = datetime.now(UTC) + timedelta(seconds=SECOND_RUN_AFTER)
         cron = f"{at.second} {at.minute} {at.hour} * * *"
-        words = ("--param", "max_leaf_nodes=15", "--param", "learning_rate=0.06", "--var", "until=2013-07-01")
+        words = ("--param", "leaves=31", "--param", "learning_rate=0.06", "--var", "until=2013-07-01")
         stage.run("author", "schedules", "add", "monthly", "--cron", cron, "--zone", "UTC", *words)
         stage.say(f"   a schedule that trains the next version at {at:%H:%M:%S} UTC")
         stage.up()

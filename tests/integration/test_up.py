@@ -1,0 +1,125 @@
+"""`interlock up`: everything lives, comes back when killed, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.house import House, Process, body, free_port, obey, until
+
+from interlock.store.database import Database
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(tmp_path / "house")
+    with made.project.config.open("a") as file:
+        file.write(f"control_port = {free_port()}\ngateways = 2\n")
+    Database(made.project.database, create=True).close()
+    made.packages_made = [made.package(1)]
+    made.approve(made.packages_made[0])
+    made.route({"champion": (made.packages_made[0], 10_000)})
+    yield made
+    made.close()
+
+
+def start(house: House) -> Process:
+    return Process("up", "--project", str(house.project.root))
+
+
+def status(house: House) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((house.project.state / "up.json").read_bytes())
+    return found
+
+
+def pids(house: House) -> dict[str, int]:
+    return {one["name"]: one["pid"] for one in status(house)["processes"]}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_lives_comes_back_and_leaves_nothing(house: House) -> None:
+    up = start(house)
+    try:
+        up.ready()
+        obey(house, 1)
+        infer = f"{house.url}/v2/models/flight-delay/infer"
+        assert house.client.post(infer, json=body()).status_code == 200
+        second = start(house)
+        assert second.ended() == 1
+        assert f"interlock up (pid {up.child.pid})" in second.text
+        before = pids(house)
+        assert {name.rstrip("0123456789abcdef") for name in before} >= {"recorder", "worker", "server", "gateway-"}
+        for name, pid in before.items():
+            os.kill(pid, signal.SIGKILL)
+            until(lambda name=name, pid=pid: pids(house)[name] not in (None, pid), what=f"return of {name}")
+        until(lambda: status(house)["ready"], what="all ready again")
+        obey(house, 1)
+        assert house.client.post(infer, json=body()).status_code == 200
+        children = pids(house)
+    finally:
+        assert up.stop() == 0
+    assert not [name for name, pid in children.items() if alive(pid)]
+    assert not (house.project.state / "up.json").exists()
+
+
+def test_children_die_with_a_killed_supervisor_and_another_takes_over(house: House) -> None:
+    up = start(house).ready()
+    children = pids(house)
+    up.kill()
+    until(lambda: not [name for name, pid in children.items() if alive(pid)], what="the end of all children")
+    again = start(house)
+    try:
+        again.ready()
+        obey(house, 1)
+    finally:
+        again.stop()
+
+
+def test_a_busy_port_names_its_holder(house: House) -> None:
+    import socket
+
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", house.port))
+        holder.listen()
+        up = start(house)
+        assert up.ended() == 1
+    assert f"port {house.port}" in up.text
+    assert f"pid {os.getpid()}" in up.text
+
+
+def test_a_refused_model_server_is_written_to_the_audit_trail_once(house: House) -> None:
+    from sqlalchemy import select
+
+    from interlock.store.tables import audit
+
+    found = house.packages_made[0].removeprefix("sha256:")
+    features = house.project.packages / found / "features.py"
+    features.write_text(features.read_text() + "\n")
+    up = start(house)
+    try:
+        database = Database(house.project.database)
+
+        def refusals() -> list[Any]:
+            with database.read() as connection:
+                return list(connection.execute(select(audit).where(audit.c.action == "refused")))
+
+        (entry,) = until(refusals, what="an entry")
+        assert "features.py" in entry.reason
+        until(
+            lambda: "restarts" in str(status(house)) and max(one["restarts"] for one in status(house)["processes"]) >= 2
+        )
+        assert len(refusals()) == 1
+        database.close()
+    finally:
+        up.stop()
