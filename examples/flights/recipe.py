@@ -21,7 +21,7 @@ def flight_features(raw):
 
 
 @recipe(task="binary", features=flight_features)
-def train(data: Dataset, *, learning_rate: float = 0.1, iterations: int = 80, leaves: int = 15):
+def train(data: Dataset, *, learning_rate: float = 0.05, iterations: int = 80, leaves: int = 15):
     places = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2)
     trees = HistGradientBoostingClassifier(
         learning_rate=learning_rate, max_iter=iterations, max_leaf_nodes=leaves, early_stopping=False, random_state=7

@@ -98,6 +98,16 @@ def test_the_label_says_what_changed_since_the_version_before(versions: Versions
     assert [one.version for one in versions.all("churn")] == [1, 2, 3, 4, 5]
 
 
+def test_new_categories_change_the_interface_only_where_others_are_refused(versions: Versions) -> None:
+    def made(run: str, *categories: str, unseen: Any) -> Manifest:
+        spec = Input("a", "category", unseen=unseen, categories=categories)
+        return manifest(run, signature=Signature("binary", (spec,), (0, 1)))
+
+    answered = [register(versions, made(run, *run, unseen="allow")).interface for run in ("x", "xy")]
+    refused = [register(versions, made(run, *run, unseen="refuse")).interface for run in ("v", "vw")]
+    assert (answered, refused) == ([0, 0], [1, 2])
+
+
 def test_registering_a_run_twice_is_one_version(versions: Versions) -> None:
     assert register(versions, manifest("1")) == register(versions, manifest("1"))
     assert len(versions.all()) == 1

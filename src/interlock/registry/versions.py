@@ -11,6 +11,7 @@ from interlock.core.clock import Clock, SystemClock, iso
 from interlock.core.errors import NotFound, Usage
 from interlock.model.manifest import Manifest
 from interlock.model.package import read_manifest
+from interlock.model.signature import Signature
 from interlock.registry.packages import PackageStore
 from interlock.store.database import Database
 from interlock.store.tables import versions
@@ -89,7 +90,7 @@ class Versions:
 
     def _numbers(self, last: Version, manifest: Manifest) -> tuple[int, int]:
         before = self.manifest(last)
-        interface = int(before.signature != manifest.signature)
+        interface = int(_interface(before.signature) != _interface(manifest.signature))
         logic = int(_logic(before) != _logic(manifest))
         return last.interface + interface, last.logic + logic
 
@@ -172,6 +173,12 @@ def _flat(path: str, value: Any) -> dict[str, Any]:
     for key, inner in value.items():
         found |= _flat(f"{path}.{key}" if path else key, inner)
     return found
+
+
+def _interface(signature: Signature) -> Signature:
+    """The signature as clients depend on it: where unseen categories are answered, the known ones are no part of it."""
+    inputs = (msgspec.structs.replace(one, categories=()) if one.unseen == "allow" else one for one in signature.inputs)
+    return msgspec.structs.replace(signature, inputs=tuple(inputs))
 
 
 def _logic(manifest: Manifest) -> tuple[Any, ...]:
