@@ -84,18 +84,18 @@ with numbered as (
            max(received_at + to_microseconds((latency_ms * 1000)::bigint)) as answered_at
     from interlock.PREDICTIONS where role = 'live' group by gateway, seq
 ), beats as (
-    select gateway, last_seq, at, final from interlock.gateways where endpoint = $endpoint
+    select gateway, last_seq, "at", final from interlock.gateways where endpoint = $endpoint
 ), ends as (
     select gateway, max(last_seq) as last_seq, max(alive_at) as alive_at, bool_or(final) as final from (
         select gateway, seq as last_seq, answered_at as alive_at, false as final from numbered
         union all by name
-        select gateway, last_seq, at as alive_at, final from beats
+        select gateway, last_seq, "at" as alive_at, final from beats
     ) group by gateway
 ), gaps as (
     select gateway, seq - lag(seq, 1, 0) over (partition by gateway order by seq) - 1 as missing, received_at from numbered
     union all by name
-    select gateway, last_seq - greatest(lag(last_seq, 1, 0) over (partition by gateway order by at, last_seq), seen) as missing,
-           at as received_at
+    select gateway, last_seq - greatest(lag(last_seq, 1, 0) over (partition by gateway order by "at", last_seq), seen) as missing,
+           "at" as received_at
     from beats join (
         select ends.gateway, coalesce(max(seq), 0) as seen from ends left join numbered using (gateway) group by ends.gateway
     ) using (gateway)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -40,7 +41,7 @@ def main() -> int:
 
 def _record(project: Project, stop: threading.Event) -> None:
     project.journals.mkdir(parents=True, exist_ok=True)
-    with locked(project.locks / "recorder.lock", timeout=10.0, holder="another recorder"):
+    with locked(project.locks / "recorder.lock", timeout=10.0, holder=f"recorder (pid {os.getpid()})"):
         warehouse = open_warehouse(project.warehouse, create=True)
         recorder = Recorder(project.journals, warehouse, _say)
         keeper = threading.Thread(target=_maintain, args=(project, stop), name="maintenance", daemon=True)
