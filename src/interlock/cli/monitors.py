@@ -43,7 +43,7 @@ def monitors(endpoint: str, /, *, session: Session, run: bool = False, all: bool
     hint = "no window is over yet" if settings else "no [[monitors]] in interlock.toml"
     return items(
         rows,
-        ("monitor", "slice", "window_start", "value", "threshold", "n", "verdict", "version"),
+        ("monitor", "window_start", "value", "threshold", "n", "verdict", "version"),
         empty=hint,
         next="interlock alerts" if rows else f"interlock monitors {endpoint} --run --all" if settings else "",
     )
@@ -74,7 +74,7 @@ def alerts(
     database, settings = Database(session.project.database), session.project.settings()
     if action == "list":
         rows = [document(row, settings) for row in kept.listed(database, endpoint, closed=all)]
-        columns = ("state", "monitor", "slice", "endpoint", "since", "value", "threshold", "n", "version", "id")
+        columns = ("state", "monitor", "endpoint", "since", "value", "threshold", "n", "version", "id")
         first = next((row for row in rows if row["state"] == "FIRING"), None)
         return items(
             rows, columns, empty="no alert is open", next=f"interlock alerts ack {first['id']}" if first else ""

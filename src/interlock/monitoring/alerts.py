@@ -50,10 +50,10 @@ class Row(msgspec.Struct, frozen=True):
     @property
     def sentence(self) -> str:
         """What, since when, number against threshold, n, version."""
-        kind, _, window = self.monitor.partition(":")
+        kind, window, *subject = self.monitor.split(":", 2)
         number = "no value" if self.value is None else f"{self.value:.3g} against {self.threshold:.3g}"
         return (
-            f"{kind}{f' of {self.slice}' if self.slice else ''} at {self.endpoint} is {self.state} since {self.since[:10]}: "
+            f"{' of '.join([kind, *subject])} at {self.endpoint} is {self.state} since {self.since[:10]}: "
             f"{number} in the {window} from {self.window_start[:16]} (n = {self.n}, version {self.version or 'none'})"
         )
 

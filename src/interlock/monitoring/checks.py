@@ -25,10 +25,10 @@ MAX_EMPTY = 400
 
 
 class Finding(Struct, frozen=True):
-    """One check of one slice of one window; `counts` are the rows a bin it was made of."""
+    """One check of one window, of an input or a class where the kind has them; `counts`: rows a bin it was made of."""
 
     window: Window
-    slice: str
+    subject: str
     check: Check
     counts: list[int]
 
@@ -75,19 +75,19 @@ def _drift(monitor: MonitorSettings, log: Log, windows: list[Window], reference:
 def _score(monitor: MonitorSettings, log: Log, windows: list[Window], reference: Reference) -> Iterator[Finding]:
     """PSI of the numbers of the version itself, against those of its held-out rows."""
     for at, (name, numeric) in enumerate(reference.profile.scores.items(), 1):
-        column, slice = {
+        column, subject = {
             "binary": ("out_score", ""),
             "regression": ("out_value", ""),
             "multiclass": (f"out_probabilities[{at}]", name),
         }[reference.signature.task]
-        yield from _psi(monitor, log, windows, slice, column, numeric, windows[0].version)
+        yield from _psi(monitor, log, windows, subject, column, numeric, windows[0].version)
 
 
 def _psi(
     monitor: MonitorSettings,
     log: Log,
     windows: list[Window],
-    slice: str,
+    subject: str,
     column: str,
     reference: Numeric | Values,
     version: int | None,
@@ -95,7 +95,7 @@ def _psi(
     known = list(reference.counts) if isinstance(reference, Numeric) else [*reference.counts.values(), reference.other]
     expected = [*known, reference.missing]
     for window, counts in zip(windows, log.bins(column, reference, version).values(), strict=True):
-        yield Finding(window, slice, psi(expected, counts, monitor.threshold, monitor.min_n), counts)
+        yield Finding(window, subject, psi(expected, counts, monitor.threshold, monitor.min_n), counts)
 
 
 def _classes(log: Log, windows: list[Window], reference: Reference) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.dialects.sqlite import insert
 
 from interlock.core.clock import iso, parse_time
@@ -22,7 +22,7 @@ HISTORY = 2000
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """One number. monitor: kind and window, `drift:day`; slice: an input, a class, or empty for all rows.
+    """One number. monitor: kind, window and what is watched, as in `drift:day:temp`; slice: empty, all rows.
 
     `n`: rows, or requests of a volume. `detail`: method, live rows of the window (`rows`), counts a bin, and the package
     whose profile has the bins.
@@ -49,8 +49,14 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 def name_of(monitor: MonitorSettings) -> str:
-    """`drift:day`."""
+    """`drift:day`: what the names of its readings begin with."""
     return f"{monitor.kind}:{monitor.window}"
+
+
+def _of(endpoint: str, name: str) -> ColumnElement[bool]:
+    """The readings of one of the project's monitors."""
+    all_of = or_(readings.c.monitor == name, readings.c.monitor.startswith(f"{name}:", autoescape=True))
+    return and_(readings.c.endpoint == endpoint, all_of)
 
 
 def reading_of(endpoint: str, monitor: MonitorSettings, found: Finding, at: datetime) -> Reading:
@@ -61,8 +67,8 @@ def reading_of(endpoint: str, monitor: MonitorSettings, found: Finding, at: date
         detail["package_digest"] = window.package_digest
     return Reading(
         endpoint=endpoint,
-        monitor=name_of(monitor),
-        slice=found.slice,
+        monitor=name_of(monitor) + (f":{found.subject}" if found.subject else ""),
+        slice="",
         window_start=iso(window.start),
         window=monitor.window,
         value=check.value,
@@ -77,7 +83,7 @@ def reading_of(endpoint: str, monitor: MonitorSettings, found: Finding, at: date
 
 def progress(database: Database, endpoint: str, monitor: str) -> tuple[datetime, datetime]:
     """Start of the last judged window that had rows, and when a window was last judged."""
-    mine = (readings.c.endpoint == endpoint) & (readings.c.monitor == monitor)
+    mine = _of(endpoint, monitor)
     with database.read() as connection:
         last = connection.scalar(select(func.max(readings.c.window_start)).where(mine, readings.c.n > 0))
         at = connection.scalar(select(func.max(readings.c.at)).where(mine))
@@ -86,9 +92,8 @@ def progress(database: Database, endpoint: str, monitor: str) -> tuple[datetime,
 
 def judged(database: Database, endpoint: str, monitor: str, since: datetime) -> dict[datetime, int]:
     """Windows from `since` on that have a reading, and the live rows they had then."""
-    query = select(readings.c.window_start, readings.c.detail).where(
-        readings.c.endpoint == endpoint, readings.c.monitor == monitor, readings.c.window_start >= iso(since)
-    )
+    mine = _of(endpoint, monitor) & (readings.c.window_start >= iso(since))
+    query = select(readings.c.window_start, readings.c.detail).where(mine)
     with database.read() as connection:
         return {
             parse_time(row.window_start): msgspec.json.decode(row.detail)["rows"] for row in connection.execute(query)
@@ -99,7 +104,7 @@ def requests_of(database: Database, endpoint: str, monitor: str) -> dict[datetim
     """Requests of the latest windows that a volume monitor has judged."""
     query = (
         select(readings.c.window_start, readings.c.n)
-        .where(readings.c.endpoint == endpoint, readings.c.monitor == monitor)
+        .where(_of(endpoint, monitor))
         .order_by(readings.c.window_start.desc())
         .limit(HISTORY)
     )
