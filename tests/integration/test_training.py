@@ -14,10 +14,12 @@ from tests.training_lab import FEATURES, HEAD, RECIPE, ROWS, Lab
 
 from interlock.core.errors import Misconfigured, RecipeFailed, Refused, Usage
 from interlock.core.hashing import digest
+from interlock.evaluation.proof import offline_server, prove
 from interlock.evaluation.report import Report, decode
 from interlock.evaluation.subjects import evaluate_version
 from interlock.jobs.port import RunSpec
 from interlock.jobs.records import Run
+from interlock.model import golden
 from interlock.model.package import verify
 from interlock.model.predictor import Predictor
 from interlock.model.profile import decode as read_profile
@@ -25,7 +27,7 @@ from interlock.registry import evaluations
 from interlock.registry.routes import Parameters
 from interlock.release import audit
 from interlock.store.tables import extracts
-from interlock.training.pipeline import dry_run, run_step
+from interlock.training.pipeline import Job, dry_run, run_step
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +245,34 @@ def test_an_impure_feature_function_has_no_proof(lab: Lab, extracted: Path) -> N
         run_step(lab.job("impure", "evaluate-1", "impure"), "evaluate")
     assert "pure" in caught.value.next
     assert not (job.folder / "evaluate").exists()
+
+
+def test_an_answer_that_differs_by_a_hair_is_no_proof(lab: Lab, first: Run) -> None:
+    package = verify(lab.versions.packages.find(lab.versions.get("flight-delay", 1).package_digest))
+    rows = golden.decode(package.files[golden.FILE])
+    wrong = [*rows.numbers[:3], rows.numbers[3] * (1 + 1e-8), *rows.numbers[4:]]
+    with offline_server(package.directory) as server:
+        assert prove(server, package.manifest, rows).worst <= package.manifest.rtol
+        with pytest.raises(RecipeFailed, match="held-out row 3 over oip-json: training gave score"):
+            prove(server, package.manifest, msgspec.structs.replace(rows, numbers=wrong))
+
+
+def test_a_champion_that_answers_another_question_is_told_and_not_compared(
+    lab: Lab, second: Run, extracted: Path
+) -> None:
+    def step(name: str) -> Job:
+        job = lab.job("turned", name)
+        return msgspec.structs.replace(job, settings=msgspec.structs.replace(job.settings, positive="stayed"))
+
+    train = step("train-1")
+    shutil.copytree(extracted, train.folder / "extract")
+    run_step(train, "train")
+    run_step(step("evaluate-1"), "evaluate")
+    report = decode((train.folder / "evaluate" / "report.json").read_text())
+    assert report.against is None
+    assert report.paired == ()
+    assert "flight-delay:1 answers another question" in report.note
+    assert report.proof is not None
 
 
 def test_a_dry_run_judges_and_keeps_nothing(lab: Lab, first: Run) -> None:

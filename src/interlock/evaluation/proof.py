@@ -49,6 +49,7 @@ class OfflineServer:
         self.socket = folder / "s"
         self._log: IO[bytes] = (folder / "log").open("w+b")
         command = [sys.executable, "-m", "interlock.processes.model_server", "--offline"]
+        self._said = b""
         self._read, write = os.pipe()
         try:
             self._child = Child(
@@ -67,15 +68,15 @@ class OfflineServer:
             RecipeFailed: it refuses the package: its golden rows give other answers there.
         InterlockError: it ended, or was not ready in time; says what it wrote.
         """
-        deadline, said = time.monotonic() + READY_SECONDS, b""
+        deadline = time.monotonic() + READY_SECONDS
         with selectors.DefaultSelector() as selector:
             selector.register(self._read, selectors.EVENT_READ)
-            while b"ready:" not in said:
+            while b"ready:" not in self._said:
                 waiting = selector.select(max(deadline - time.monotonic(), 0))
                 data = os.read(self._read, 4096) if waiting else b""
                 if not data:
                     raise self._refusal()
-                said += data
+                self._said += data
 
     def _refusal(self) -> InterlockError:
         """Why it is not there: its own error, or whatever it wrote."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from interlock.core.project import Project
 from interlock.core.settings import Settings
 from interlock.core.trust import read_trust
@@ -44,14 +46,28 @@ def champion(project: Project, settings: Settings) -> tuple[Candidate | None, fl
     return None, settings.endpoint.threshold
 
 
-def held_out_rows(project: Project, candidate: Candidate, against: Candidate | None) -> HeldOut:
-    """The candidate's held-out rows, without those that the other version was trained on."""
+class Comparison(msgspec.Struct, frozen=True):
+    """A candidate's held-out rows, and the other version if it can be judged by them; else `note` says why not."""
+
+    rows: HeldOut
+    against: Candidate | None
+    note: str
+
+
+def compare_on(project: Project, candidate: Candidate, against: Candidate | None) -> Comparison:
+    """The rows that neither of the two has seen, as the ids of their extracts tell."""
     manifest = candidate.package.manifest
     frame = read(project, manifest.lineage.extract_digest)
     if against is None:
-        return held_out(manifest, frame)
+        return Comparison(held_out(manifest, frame), None, "there was no champion to compare with")
+    if against.subject.package_digest == candidate.subject.package_digest:
+        return Comparison(held_out(manifest, frame), None, f"{against.subject.name} is the champion itself")
     other = against.package.manifest
-    return held_out(manifest, frame, other, read(project, other.lineage.extract_digest))
+    rows = held_out(manifest, frame, other, read(project, other.lineage.extract_digest))
+    if not len(rows.table):
+        note = f"{against.subject.name} was trained on all {rows.left_out} held-out rows"
+        return Comparison(held_out(manifest, frame), None, note)
+    return Comparison(rows, against, "")
 
 
 def evaluate_version(project: Project, database: Database, name: str, against: str, log: Log) -> tuple[Report, str]:
@@ -65,17 +81,9 @@ def evaluate_version(project: Project, database: Database, name: str, against: s
     other, threshold = champion(project, settings)
     if against:
         other = registered(versions, against)
-    note = "" if other else "there was no champion to compare with"
-    if other is not None and other.subject == candidate.subject:
-        other, note = None, f"{name} is the champion itself"
-    report = evaluate(
-        candidate,
-        held_out_rows(project, candidate, other),
-        other,
-        Choices(threshold, settings.slices),
-        log,
-        note=note,
-    )
+    found = compare_on(project, candidate, other)
+    choices = Choices(threshold, settings.slices)
+    report = evaluate(candidate, found.rows, found.against, choices, log, note=found.note)
     with database.write() as connection:
         digest = evaluations.store(
             connection,

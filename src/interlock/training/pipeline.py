@@ -169,21 +169,22 @@ def evaluate(job: Job) -> None:
     """Judge the package on held-out rows beside the champion, and prove that the model server answers the same."""
     from interlock.evaluation import evaluate as judge
     from interlock.evaluation.report import Subject, encode
-    from interlock.evaluation.subjects import champion, held_out_rows
+    from interlock.evaluation.subjects import champion, compare_on
     from interlock.model import golden, package
 
     made = package.verify(job.folder / "train" / "package")
     candidate = judge.Candidate(made, Subject(job.settings.model, 0, made.digest))
     against, threshold = champion(job.project, job.settings)
-    job.log(f"against {against.subject.name}" if against else "there is no champion to compare with")
+    found = compare_on(job.project, candidate, against)
+    job.log(f"beside {found.against.subject.name}" if found.against else found.note)
     report = judge.evaluate(
         candidate,
-        held_out_rows(job.project, candidate, against),
-        against,
+        found.rows,
+        found.against,
         judge.Choices(threshold, job.settings.slices),
         job.log,
         trained=golden.decode((job.folder / "train" / "proof.json").read_bytes()),
-        note="" if against else "there was no champion to compare with",
+        note=found.note,
     )
     job.log(", ".join(f"{name} {value:.4f}" for name, value in report.metrics.items()))
     with job.publishing("evaluate") as folder:
