@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from interlock.cli.evidence import evidence
 from interlock.cli.identity import As, somebody
 from interlock.cli.jobs import jobs_of, next_step, run_row, seconds
 from interlock.cli.output import Reply
@@ -138,6 +137,7 @@ def _ended(run: RunDetails) -> Reply:
 
 def _dry_run(session: Flags, spec: RunSpec) -> Reply:
     """The recipe on a sample, in this process; nothing is registered."""
+    from interlock.cli.evidence import evidence  # scipy and scikit-learn: a second that only this needs
     from interlock.training.pipeline import dry_run
 
     report = dry_run(session.project, spec, session.progress)
