@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from interlock.core.clock import Clock
 from interlock.core.errors import Corrupt, NotApproved
 from interlock.core.trust import TrustRoot
-from interlock.model import oip
+from interlock.model import golden, oip
 from interlock.model.columns import pack, unpack
 from interlock.model.package import Package, verify
 from interlock.model.predictor import Predictor
 from interlock.registry.approvals import Approval, Scope, open_approval, require_approval
 
 WARM_BATCHES = (1, 2, 16)
-
-
-class Golden(msgspec.Struct, frozen=True):
-    """`golden.json`: raw requests and the numbers that training gave for them, row after row."""
-
-    inputs: list[oip.Tensor]
-    numbers: list[float]
 
 
 def admit(
@@ -53,14 +45,14 @@ def load(package: Package) -> Predictor:
         Corrupt: the package has no golden requests, or an answer differs beyond the manifest's tolerance.
     """
     predictor = Predictor(package)
-    golden = msgspec.json.decode(package.files["golden.json"], type=Golden)
+    known = golden.decode(package.files[golden.FILE])
     signature = predictor.signature
-    rows, columns = oip.read_columns(signature, oip.InferRequest(golden.inputs))
+    rows, columns = oip.read_columns(signature, oip.InferRequest(known.inputs))
     for count in WARM_BATCHES:
         some = [column[:count] for column in columns]
         predictor.predict(unpack(signature.inputs, pack(signature.inputs, some)))
     numbers = predictor.predict(unpack(signature.inputs, pack(signature.inputs, columns)))
-    expected = np.array(golden.numbers).reshape(rows, signature.width)
+    expected = np.array(known.numbers).reshape(rows, signature.width)
     if not np.allclose(numbers, expected, rtol=package.manifest.rtol, atol=0.0):
         worst = int(np.argmax(np.abs(numbers - expected).max(axis=1)))
         raise Corrupt(
