@@ -14,6 +14,7 @@ from tests.training_lab import FEATURES, HEAD, RECIPE, ROWS, Lab
 
 from interlock.core.errors import Misconfigured, RecipeFailed, Refused, Usage
 from interlock.core.hashing import digest
+from interlock.core.settings import ExtractSettings, SplitSettings
 from interlock.evaluation.proof import offline_server, prove
 from interlock.evaluation.report import Report, decode
 from interlock.evaluation.subjects import evaluate_version
@@ -245,6 +246,43 @@ def test_an_impure_feature_function_has_no_proof(lab: Lab, extracted: Path) -> N
         run_step(lab.job("impure", "evaluate-1", "impure"), "evaluate")
     assert "pure" in caught.value.next
     assert not (job.folder / "evaluate").exists()
+
+
+OTHER_TASKS = {
+    "regression": ("amount", "amount IS NOT NULL", "Ridge()", {"rmse", "mae", "r2", "bias"}),
+    "multiclass": ("plan", "true", "RandomForestClassifier(20, random_state=0)", {"accuracy", "macro_f1", "log_loss"}),
+}
+
+
+@pytest.mark.parametrize("task", list(OTHER_TASKS))
+def test_other_tasks_go_the_same_way(lab: Lab, task: str) -> None:
+    label, where, model, metrics = OTHER_TASKS[task]
+    lab.recipe(
+        f"other_{task}",
+        "from sklearn.ensemble import RandomForestClassifier\nfrom sklearn.linear_model import Ridge\n"
+        f"from interlock.training import recipe\n\n@recipe(task={task!r})\ndef train(data):\n"
+        f"    return {model}.fit(data.features, data.label)\n",
+    )
+    sql = f"SELECT customer, signup::TIMESTAMP AT TIME ZONE 'UTC' AS signup, visits, member, {label} FROM customers WHERE {where}"
+    question = ExtractSettings(sql, "customer", "signup", label)
+
+    def step(name: str) -> Job:
+        job = lab.job(task, f"{name}-1", f"other_{task}")
+        settings = msgspec.structs.replace(
+            job.settings, extract=question, inputs={"visits": "int", "member": "bool"}, parameters={}, slices=(),
+            split=SplitSettings("time"), positive=None,
+        )  # fmt: skip
+        run_step(msgspec.structs.replace(job, settings=settings), name)
+        return job
+
+    for name in ("extract", "train"):
+        step(name)
+    job = step("evaluate")
+    report = decode((job.folder / "evaluate" / "report.json").read_text())
+    assert set(report.metrics) == metrics
+    assert report.proof is not None
+    profile = read_profile((job.folder / "train" / "package" / "profile.json").read_bytes())
+    assert set(profile.scores) == ({"value"} if task == "regression" else {"basic", "free", "gold"})
 
 
 def test_an_answer_that_differs_by_a_hair_is_no_proof(lab: Lab, first: Run) -> None:
