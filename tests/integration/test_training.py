@@ -234,6 +234,14 @@ def test_parameters_are_checked(lab: Lab, extracted: Path, parameters: dict[str,
         run_step(job, "train")
 
 
+def test_a_requirement_that_is_not_there_is_named(lab: Lab, extracted: Path) -> None:
+    job = lab.job("requirement", "train-1")
+    shutil.copytree(extracted, job.folder / "extract")
+    settings = msgspec.structs.replace(job.settings, requirements=("no-such-package",))
+    with pytest.raises(Misconfigured, match="no-such-package, which is not installed"):
+        run_step(msgspec.structs.replace(job, settings=settings), "train")
+
+
 def test_an_impure_feature_function_has_no_proof(lab: Lab, extracted: Path) -> None:
     lab.recipe(
         "impure",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from interlock.core.clock import SystemClock, iso
-from interlock.core.errors import Refused
+from interlock.core.errors import Misconfigured, Refused
 from interlock.core.hashing import digest
 from interlock.core.project import Project
 from interlock.core.settings import Settings
@@ -71,6 +71,7 @@ def build(project: Project, settings: Settings, made: Made, fitted: Fitted, auth
 
     Raises:
         RecipeFailed: the model cannot be stored.
+        Misconfigured: a requirement is not installed.
         PredictionFailed: it raises on held-out rows.
     """
     signature, parts = fitted.signature, made.split.parts
@@ -82,7 +83,7 @@ def build(project: Project, settings: Settings, made: Made, fitted: Fitted, auth
     some = np.linspace(0, len(numbers) - 1, min(PROOF_ROWS, len(numbers))).astype(int)
     proof = [values[some] for values in held_out]
     labels = made.table.labels.iloc[parts["train"]].tolist()
-    libraries = {name: version(name) for name in sorted({*LIBRARIES, *settings.requirements})}
+    libraries = _versions((*LIBRARIES, *settings.requirements))
     source = made.features_source.encode()
     files = {
         sklearn.FILE: model,
@@ -109,6 +110,15 @@ def build(project: Project, settings: Settings, made: Made, fitted: Fitted, auth
         files=(),
     )
     return Built(manifest, files, golden.encode(signature, proof, numbers[some]))
+
+
+def _versions(names: tuple[str, ...]) -> dict[str, str]:
+    try:
+        return {name: version(name) for name in sorted(set(names))}
+    except PackageNotFoundError as error:
+        raise Misconfigured(
+            f"requirements names {error.name}, which is not installed", next="install it, or correct its name"
+        ) from error
 
 
 def _lineage(project: Project, made: Made, features_digest: str) -> Lineage:
