@@ -153,7 +153,7 @@ def test_ids_that_a_client_holds_are_looked_for_with_their_rows(log: Log) -> Non
         f'{first}\n\n{{"prediction_id": "{second}", "rows": 2}}\n{{"prediction_id": "{second}", "rows": 3}}\n'
     )
     found = log.check([*held, Held(stranger), Held(shadow), Held("no id")])
-    assert sorted(found.missing) == sorted([second, stranger, shadow, "no id"])
+    assert sorted(found.missing_ids) == sorted([second, stranger, shadow, "no id"])
     assert (found.checked, found.whole) == (6, False)
     with pytest.raises(ValueError, match="line 2"):
         read_held(f'{first}\n{{"prediction_id": 3}}')

@@ -97,15 +97,14 @@ def _held(file: Path | None) -> list[Held]:
 
 def _told(found: Reconciliation, waiting: Backlog) -> Reply:
     document = {**msgspec.to_builtins(found), "whole": found.whole, "backlog": msgspec.to_builtins(waiting)}
-    document["missing"], document["missing_ids"] = len(found.missing), list(found.missing)
     gateways = msgspec.to_builtins(found.gateways)
     text = (
         f"{found.predictions} predictions, {found.rows} rows",
         f"{found.duplicates} doubled, {found.incomplete} incomplete, {found.lost} lost, {found.in_flight} under way",
-        f"{len(found.missing)} missing of {found.checked} ids",
+        f"{found.missing} missing of {found.checked} ids",
         f"{waiting.segments} segment(s) wait for the recorder, {waiting.quarantined} in quarantine",
         Columns(gateways, ("gateway", "last_seq", "recorded", "final", "lost", "in_flight")),
-        *(f"missing: {one}" for one in found.missing[:20]),
+        *(f"missing: {one}" for one in found.missing_ids[:20]),
         "the log is whole" if found.whole else "the log is NOT whole",
     )
     step = "" if found.whole else "interlock doctor"

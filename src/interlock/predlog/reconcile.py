@@ -53,8 +53,9 @@ class Reconciliation(msgspec.Struct, frozen=True):
     in_flight: int
     checked: int
     """Ids that were compared."""
-    missing: tuple[str, ...]
-    """Ids that a client holds and the warehouse does not, or not with all rows."""
+    missing: int
+    """Of these: not there, or not with all their rows."""
+    missing_ids: tuple[str, ...]
     gateways: tuple[Incarnation, ...]
 
     @property
@@ -146,7 +147,8 @@ def reconcile(query: Query, endpoint: str, held: Iterable[Held] = (), *, patienc
         lost=sum(one.lost for one in gateways),
         in_flight=sum(one.in_flight for one in gateways),
         checked=len(ids),
-        missing=tuple(row["prediction_id"] for row in missing),
+        missing=len(missing),
+        missing_ids=tuple(row["prediction_id"] for row in missing),
         gateways=gateways,
     )
 
