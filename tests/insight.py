@@ -33,7 +33,7 @@ class Insight(House):
         with self.project.config.open("a") as config:
             config.write(more)
         self.database = Database(self.project.database, create=True)
-        self.warehouse = open_warehouse(self.project.warehouse, create=True)
+        self.warehouse = open_warehouse(self.project.warehouse, create=True, threads=1)
         self._gateway = uuid7_text()
         self._seq = 0
 
@@ -71,9 +71,9 @@ class Insight(House):
         self.warehouse.append({**tables, **feedback_tables(list(enumerate(items)))}, {})
 
     def close(self) -> None:
-        """Let go of the database too."""
+        """Let go of database and warehouse; nobody was asked over HTTP."""
         self.database.close()
-        super().close()
+        self.warehouse.close()
 
 
 def judged(

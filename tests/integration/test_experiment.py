@@ -173,8 +173,8 @@ def test_only_rows_of_the_experiment_count(lab: Lab) -> None:
         {"role": "shadow"},
         {"route_revision": route.revision + 1},
     ]
-    for fixed in strangers:
-        lab.log(lab.house.ask(route, UNITS[:50], later, **fixed), challenger=0.9, champion=0.0)
+    asked = [one for fixed in strangers for one in lab.house.ask(route, UNITS[:50], later, **fixed)]
+    lab.log(asked, challenger=0.9, champion=0.0)
     assert rounded(lab.analyse()) == rounded(before)
     failed = lab.house.ask(route, UNITS[:50], later, outcome="timeout", outputs=[])
     unlabelled = lab.house.ask(route, ["new-1", "new-2"], later)

@@ -125,6 +125,14 @@ def test_what_cannot_be_compared_does_not_start(house: Insight, run: Run) -> Non
     assert (code, error["error"]["code"]) == (1, "misconfigured")
 
 
+def test_an_endpoint_that_nobody_has_asked_yet(house: Insight, run: Run) -> None:
+    ramp(house)
+    assert run("monitors", E, "--run")[1] == {"items": []}
+    assert run("experiment", E, "start", "--as", "olga")[0] == 0
+    shown = run("experiment", E)[1]
+    assert (shown["verdict"], shown["units"]) == ("INVALID", 0)
+
+
 def test_a_policy_that_was_altered_is_noticed(house: Insight, run: Run) -> None:
     route = ramp(house)
     house.record(house.ask(route, UNITS[:5], START))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -89,7 +90,8 @@ def _start(session: Flags, project: Project, endpoint: str, who: str, reason: st
             next=f"interlock deploy MODEL:V --to {endpoint} --as challenger --weight 10%",
         )
     records.check_none_runs(rollout.database, endpoint)
-    check_metrics(open_warehouse(project.warehouse, read_only=True), endpoint, policy)
+    with closing(open_warehouse(project.warehouse, read_only=True)) as warehouse:
+        check_metrics(warehouse, endpoint, policy)
     identity, (_, policy_digest) = uuid7_text(), records.freeze(policy)
     why = f"policy {policy_digest}" + (f": {reason}" if reason else "")
     outcome = rollout.set_experiment(endpoint, identity, why)
@@ -123,8 +125,9 @@ def _analysis(project: Project, found: Experiment, arm: str) -> Analysis:
             f"no route of {found.endpoint} names experiment {found.id}: its start was interrupted",
             next=f"interlock experiment {found.endpoint} start --as NAME",
         )
-    warehouse = open_warehouse(project.warehouse, read_only=True)
-    return analyse(warehouse, found.endpoint, found.id, found.read_policy(), phases, arm or _only(phases))
+    policy, arm = found.read_policy(), arm or _only(phases)
+    with closing(open_warehouse(project.warehouse, read_only=True)) as warehouse:
+        return analyse(warehouse, found.endpoint, found.id, policy, phases, arm)
 
 
 def _only(phases: list[Phase]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any, Literal
 
 import msgspec
@@ -34,8 +35,8 @@ def monitors(endpoint: str, /, *, session: Session, run: bool = False, all: bool
     project = session.project
     database = Database(project.database)
     if run:
-        warehouse = open_warehouse(project.warehouse, read_only=True)
-        new = watch(project, database, warehouse, endpoint, final=all)
+        with closing(open_warehouse(project.warehouse, read_only=True)) as warehouse:
+            new = watch(project, database, warehouse, endpoint, final=all)
         deliver(database, project.settings())
         session.progress(f"{len(new)} new readings")
     rows: list[dict[str, Any]] = msgspec.to_builtins(readings.latest(database, endpoint))

@@ -155,8 +155,11 @@ def analyse(
     if arm not in known:
         raise NotFound(f"experiment {experiment} has no challenger {arm} (there: {', '.join(sorted(known)) or 'none'})")
     parameters = _parameters(experiment, phases)
-    seen = warehouse.query(_sql(UNITS + EXPOSURES, endpoint, policy), parameters).to_pylist()
-    summed = warehouse.query(_sql(UNITS + SUMS, endpoint, policy), parameters).to_pylist()
+    seen: list[dict[str, Any]] = []
+    summed: list[dict[str, Any]] = []
+    if _has_log(warehouse, endpoint):
+        seen = warehouse.query(_sql(UNITS + EXPOSURES, endpoint, policy), parameters).to_pylist()
+        summed = warehouse.query(_sql(UNITS + SUMS, endpoint, policy), parameters).to_pylist()
     ratio = combined_ratio([one for phase in phases if (one := _ratio(phase, seen)) is not None])
     elapsed = (max(row["last_us"] for row in seen) - min(row["first_us"] for row in seen)) / 1e6 if seen else 0.0
     pairs = {metric.name: _combined(summed, phases, metric.name, arm) for metric in policy.metrics}
@@ -196,7 +199,13 @@ def check_metrics(warehouse: Warehouse, endpoint: str, policy: Policy) -> None:
     """
     nobody = {"experiment": "", "last_revision": 0, "last_phase": 0, "salt": 0}
     nothing: dict[str, list[Any]] = {"phases": [], "arms": [], "lows": [], "highs": []}
-    warehouse.query(_sql(UNITS + SUMS, endpoint, policy), {**nobody, **nothing})
+    if _has_log(warehouse, endpoint):
+        warehouse.query(_sql(UNITS + SUMS, endpoint, policy), {**nobody, **nothing})
+
+
+def _has_log(warehouse: Warehouse, endpoint: str) -> bool:
+    """Whether anybody has asked the endpoint yet."""
+    return f"interlock.outcomes_{snake(endpoint)}" in {table.name for table in warehouse.tables()}
 
 
 def _sql(text: str, endpoint: str, policy: Policy) -> str:

@@ -7,11 +7,12 @@ rows for it came late; then its number is corrected, while alerts follow new win
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from datetime import datetime
 
 from interlock.core.clock import SystemClock
 from interlock.core.errors import InterlockError, Misconfigured
-from interlock.core.project import Project
+from interlock.core.project import Project, snake
 from interlock.core.settings import MonitorSettings
 from interlock.monitoring import alerts, checks, readings
 from interlock.monitoring.checks import Finding
@@ -47,6 +48,8 @@ def watch(
     monitors = {name_of(monitor): monitor for monitor in project.settings().monitors}
     if len(monitors) < len(project.settings().monitors):
         raise Misconfigured("two [[monitors]] have the same kind and window", next="make them one in interlock.toml")
+    if f"interlock.predictions_{snake(endpoint)}" not in {table.name for table in warehouse.tables()}:
+        return []  # nobody has asked yet
     packages, found = PackageStore(project.packages), []
     for name, monitor in monitors.items():
         findings = _judge(database, warehouse, endpoint, name, monitor, packages, at, final=final)
@@ -92,12 +95,12 @@ def watch_all(project: Project, database: Database) -> int:
 
     An endpoint whose monitors fail is told of in the log and does not keep the others from being watched.
     """
-    warehouse = open_warehouse(project.warehouse, read_only=True)
     count = 0
-    for endpoint in RouteStore(project.routes).endpoints():
-        try:
-            count += len(watch(project, database, warehouse, endpoint))
-        except InterlockError as error:
-            log.warning("the monitors of %s will look again: %s", endpoint, error.message)
+    with closing(open_warehouse(project.warehouse, read_only=True)) as warehouse:
+        for endpoint in RouteStore(project.routes).endpoints():
+            try:
+                count += len(watch(project, database, warehouse, endpoint))
+            except InterlockError as error:
+                log.warning("the monitors of %s will look again: %s", endpoint, error.message)
     deliver(database, project.settings())
     return count
