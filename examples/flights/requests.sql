@@ -11,5 +11,5 @@ SELECT
     f.time_hour + to_minutes(f.minute + f.dep_delay::BIGINT + f.air_time::BIGINT + 25) AS arrived_at
 FROM flights AS f
 LEFT JOIN weather AS w ON w.origin = f.origin AND w.time_hour = f.time_hour
-WHERE f.month BETWEEN 6 AND 9
+WHERE f.month BETWEEN 6 AND 9 AND f.time_hour < TIMESTAMPTZ '2013-10-01 00:00:00+00'
 ORDER BY sched_dep, flight_id

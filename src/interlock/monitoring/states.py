@@ -91,6 +91,8 @@ def step(alert: Alert, event: Event) -> Step:
 def _observed(alert: Alert, event: Observed) -> Step:
     if alert.window_start is not None and event.window_start <= alert.window_start:
         return Step(alert)  # the same window judged twice is not two windows
+    if event.check.verdict == "too small" or event.check.value is None:
+        return Step(alert)  # it cannot tell: neither a breach nor the end of one, and the numbers of the last breach stay
     silence_ended = alert.silenced_until is not None and event.at >= alert.silenced_until
     after = replace(alert, state=_next(alert.state, event.check), window_start=event.window_start, check=event.check)
     if silence_ended:
@@ -103,15 +105,13 @@ def _observed(alert: Alert, event: Observed) -> Step:
 
 
 def _next(state: State, check: Check) -> State:
-    if check.verdict == "too small" or check.value is None:
-        return state  # it cannot tell: neither a breach nor the end of one
     match state:
         case "OK" | "RESOLVED":
             return "PENDING" if check.verdict == "alert" else state
         case "PENDING":
             return "FIRING" if check.verdict == "alert" else "OK"
         case "FIRING" | "ACKED":
-            calm = check.verdict != "alert" and check.value < HYSTERESIS * check.threshold
+            calm = check.verdict != "alert" and (check.value or 0.0) < HYSTERESIS * check.threshold
             return "RESOLVED" if calm else state
         case _:
             assert_never(state)

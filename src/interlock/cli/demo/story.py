@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from interlock.cli.demo.replay import Flight, Replay, flights
 from interlock.cli.demo.stage import PEOPLE, CommandFailed, Stage, free_ports
 from interlock.cli.output import Columns, Reply
@@ -285,7 +287,7 @@ class Story:
         run = stage.run("author", "train", "--extract", "log", "--wait")
         version = run["version"]
         champion = next(row["name"] for row in self._versions() if f"{ENDPOINT}/champion" in row["arms"])
-        report = stage.run("reviewer", "evaluate", f"{ENDPOINT}:{version}", "--against", champion)
+        report = stage.run("reviewer", "evaluate", f"{ENDPOINT}:{version}", "--against", champion)["report"]
         stage.run("reviewer", "approve", f"{ENDPOINT}:{version}", "--reason", "knows the autumn")
         shown = stage.run("reviewer", "versions", "show", f"{ENDPOINT}:{version}")
         pair = next(pair for pair in report["paired"] if pair["metric"] == "auc")
@@ -338,13 +340,13 @@ class Story:
             "version": row["version"],
             "label": row["label"],
             "digest": row["package_digest"],
-            "auc": report["metrics"]["auc"],
+            "auc": report["report"]["metrics"]["auc"],
             "signed_by": row["signed_by"],
         }
 
 
 def _refusal(entry: dict[str, Any]) -> dict[str, Any]:
-    after = entry["after"]
+    after = msgspec.json.decode(entry["after"])
     return {"what": entry["subject"], "who": entry["actor"], "code": after["code"], "reason": entry["reason"]}
 
 
