@@ -141,6 +141,10 @@ def test_a_policy_that_was_altered_is_noticed(house: Insight, run: Run) -> None:
         policy = connection.execute(experiments.select()).one().policy
         connection.execute(experiments.update().values(policy=policy.replace("0.05", "0.5")))
     assert run("experiment", E)[1]["error"]["code"] == "tampered"
+    assert run("experiment", E, "decide", "--keep", "--reason", "r", "--as", "rob")[1]["error"]["code"] == "tampered"
+    stopped = run("experiment", E, "decide", "--stop", "--reason", "the policy was altered", "--as", "rob")
+    assert (stopped[0], stopped[1]["decision"]) == (0, "stop")
+    assert run("experiment", E)[1]["reason"] == "the policy was altered"
 
 
 def test_monitors_and_alerts(house: Insight, run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,9 +109,11 @@ def test_one_unit_of_a_small_arm_is_no_mismatch() -> None:
     assert not combined_ratio([first]).mismatch
 
 
-def test_phases_end_where_an_arm_is_gone_or_serves_another_version() -> None:
-    def route(revision: int, phase: int, packages: dict[str, str], experiment: str = "one") -> RouteDocument:
-        made = arms(dict.fromkeys(packages, ()), packages)
+def test_phases_end_where_an_arm_gets_nobody_or_serves_another_version() -> None:
+    def route(
+        revision: int, phase: int, packages: dict[str, str], experiment: str = "one", without: str = ""
+    ) -> RouteDocument:
+        made = arms({name: () if name == without else ((0, 1),) for name in packages}, packages)
         return RouteDocument(
             1, "e", revision, made, ExperimentRef("s", phase, experiment), Parameters(), "a", "", "", None
         )  # fmt: skip
@@ -127,4 +129,5 @@ def test_phases_end_where_an_arm_is_gone_or_serves_another_version() -> None:
     ]
     assert [(one.number, one.last_revision) for one in phases_of(routes, "one")] == [(1, 3), (2, 4)]
     assert [one.number for one in phases_of([*routes[:3], route(4, 2, {"champion": "B"})], "one")] == [1]
+    assert [one.number for one in phases_of([*routes[:3], route(4, 2, both, without="challenger")], "one")] == [1]
     assert phases_of(routes, "two") == []

@@ -20,6 +20,7 @@ from interlock.experiments import records
 from interlock.experiments.analysis import Analysis, MetricResult, analyse, check_metrics
 from interlock.experiments.phases import Phase, phases_of
 from interlock.experiments.records import Choice, Experiment
+from interlock.experiments.samples import ALPHA
 from interlock.registry.routes import CHAMPION, RouteDocument, RouteStore
 from interlock.release import audit
 from interlock.release.keys import Keys
@@ -63,7 +64,7 @@ def experiment(
     database = Database(project.database)
     found = records.latest(database, endpoint)
     if action == "show":
-        return _shown(found, found.read_result() or _analysis(project, found, arm))
+        return _shown(found, found.read_result() if found.decision else _analysis(project, found, arm))
     wanted: dict[Choice, bool] = {"keep": keep, "ship": ship, "stop": stop}
     choices = [choice for choice, asked in wanted.items() if asked]
     if len(choices) != 1 or not reason.strip():
@@ -72,11 +73,11 @@ def experiment(
             next=f"interlock experiment {endpoint} decide --keep --reason R --as NAME",
         )
     who = acting(as_)
-    result = _analysis(project, found, arm)
+    result = None if stop else _analysis(project, found, arm)  # what cannot be analysed can still be stopped
     with audit.transaction(database) as connection:
         found = records.decide(connection, found, choices[0], who, reason, result, SystemClock().now())
-        verdict = {"experiment": found.id, "decision": found.decision, "verdict": result.verdict}
-        audit.append(connection, who, "experiment decide", endpoint, None, verdict, reason)
+        said = {"experiment": found.id, "decision": found.decision, "verdict": result.verdict if result else None}
+        audit.append(connection, who, "experiment decide", endpoint, None, said, reason)
     return _shown(found, result)
 
 
@@ -143,7 +144,20 @@ def _head(found: Experiment) -> dict[str, Any]:
     return {**document, "policy": msgspec.json.decode(found.policy)}
 
 
-def _shown(found: Experiment, result: Analysis) -> Reply:
+def _shown(found: Experiment, result: Analysis | None) -> Reply:
+    text: list[str | Columns] = [
+        f"experiment {found.id} at {found.endpoint}, started {found.started_at[:16]} by {found.started_by}",
+        *([] if result is None else _numbers(result)),
+    ]
+    if found.decision:
+        text.append(
+            f"decision       {found.decision}, by {found.decided_by} on {str(found.decided_at)[:16]}: {found.reason}"
+        )
+    return Reply({**_head(found), **(msgspec.to_builtins(result) if result else {})}, text, _next(found, result))
+
+
+def _numbers(result: Analysis) -> list[str | Columns]:
+    """The analysis for people."""
     metrics = [
         {
             "metric": one.name,
@@ -156,24 +170,16 @@ def _shown(found: Experiment, result: Analysis) -> Reply:
         }
         for one in result.metrics
     ]
-    exposures = [
-        {**msgspec.to_builtins(one), "share": f"{one.share:.1%}"} for one in result.exposures
-    ]  # fmt: skip
-    text: list[str | Columns] = [
-        f"experiment {found.id} at {found.endpoint}, started {found.started_at[:16]} by {found.started_by}",
+    exposures = [{**msgspec.to_builtins(one), "share": f"{one.share:.1%}"} for one in result.exposures]
+    needed = [] if result.units_needed is None else [f"about {result.units_needed} more units are needed"]
+    return [
         Columns(exposures, ("phase", "arm", "version", "share", "units", "moved")),
         Columns(metrics, ("metric", "role", "champion", "challenger", "difference", "state", "units")),
-        f"sample ratio   {'as promised' if result.srm_p >= 0.001 else 'MISMATCH'} (p = {result.srm_p:.3g}); "
+        f"sample ratio   {'as promised' if result.srm_p >= ALPHA else 'MISMATCH'} (p = {result.srm_p:.3g}); "
         f"{result.several_arms} units in several arms, {result.moved} left out because they were moved",
-        f"verdict        {result.verdict}" + "".join(f"\n               {reason}" for reason in result.reasons),
+        f"verdict        {result.verdict}",
+        *(f"               {reason}" for reason in (*result.reasons, *needed)),
     ]
-    if result.units_needed is not None:
-        text.append(f"               about {result.units_needed} more units are needed")
-    if found.decision:
-        text.append(
-            f"decision       {found.decision}, by {found.decided_by} on {str(found.decided_at)[:16]}: {found.reason}"
-        )
-    return Reply({**_head(found), **msgspec.to_builtins(result)}, text, _next(found, result))
 
 
 def in_words(one: MetricResult) -> str:
@@ -187,16 +193,19 @@ def _percent(value: float) -> str:
     return f"{abs(value):.2%} {'higher' if value > 0 else 'lower'}"
 
 
-def _next(found: Experiment, result: Analysis) -> str:
+def _next(found: Experiment, result: Analysis | None) -> str:
     """The command that a person would type now; nothing ships by itself."""
     endpoint = found.endpoint
+    if result is None:
+        return f"interlock retire {endpoint} --as NAME"
     match found.decision:
         case "ship":
             return f"interlock promote {endpoint} {result.arm} --as NAME"
         case "keep" | "stop":
             return f"interlock retire {endpoint} {result.arm} --as NAME"
-        case _:
-            choice = {"SHIP": "ship", "ROLLBACK": "keep", "INCONCLUSIVE": "keep", "INVALID": "stop"}.get(result.verdict)
-            if choice is None:
-                return f"interlock experiment {endpoint}"
-            return f"interlock experiment {endpoint} decide --{choice} --reason R --as NAME"
+        case None:
+            broken = "stop" if result.effect is not None else None  # else it only has no data yet
+            choices = {"SHIP": "ship", "ROLLBACK": "keep", "INCONCLUSIVE": "keep", "INVALID": broken, "CONTINUE": None}
+            choice = choices[result.verdict]
+            decide = f"interlock experiment {endpoint} decide --{choice} --reason R --as NAME"
+            return decide if choice else f"interlock experiment {endpoint}"

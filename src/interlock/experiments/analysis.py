@@ -151,7 +151,7 @@ def analyse(
         NotFound: the experiment has no phase, or not that arm.
         InvalidData: the warehouse cannot evaluate a metric's expression.
     """
-    known = {one.name for phase in phases for one in phase.arms} - {CHAMPION}
+    known = {one.name for phase in phases for one in phase.arms if one.ranges} - {CHAMPION}
     if arm not in known:
         raise NotFound(f"experiment {experiment} has no challenger {arm} (there: {', '.join(sorted(known)) or 'none'})")
     parameters = _parameters(experiment, phases)
@@ -233,11 +233,9 @@ def _parameters(experiment: str, phases: Sequence[Phase]) -> dict[str, Any]:
 
 
 def _ratio(phase: Phase, seen: list[dict[str, Any]]) -> SampleRatio | None:
-    """The sample-ratio check of the units first seen in a phase; None without any, or with nothing to compare."""
+    """The sample-ratio check of the units first seen in a phase; None without any."""
     units = {row["arm"]: row["units"] for row in seen if row["phase"] == phase.number}
-    if not units or sum(weight > 0 for weight in phase.weights.values()) < 2:
-        return None
-    return sample_ratio(units, phase.weights)
+    return sample_ratio(units, phase.weights) if units else None
 
 
 def _combined(summed: list[dict[str, Any]], phases: Sequence[Phase], metric: str, arm: str) -> tuple[Sums, Sums]:

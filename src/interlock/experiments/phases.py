@@ -55,14 +55,14 @@ class Kept(Struct, frozen=True):
 def phases_of(routes: Iterable[RouteDocument], experiment: str) -> list[Phase]:
     """The phases of an experiment out of the endpoint's revisions, in order.
 
-    They end where an arm of the first phase is gone or serves another version: what follows compares something else.
+    They end where an arm of the first phase gets no units any more or serves another version: what follows is no comparison.
     """
     phases: dict[int, Phase] = {}
     first: dict[str, str] = {}
     for route in routes:
         if route.experiment.id != experiment:
             continue
-        packages = {arm.name: arm.package_digest for arm in route.arms}
+        packages = {arm.name: arm.package_digest for arm in route.arms if arm.ranges}
         first = first or packages
         if not first.items() <= packages.items():
             break

@@ -48,7 +48,7 @@ class Experiment(msgspec.Struct, frozen=True):
         return msgspec.json.decode(self.policy, type=Policy)
 
     def read_result(self) -> Analysis | None:
-        """The analysis that was decided upon; None while it runs, or if there was nothing to analyse."""
+        """The analysis that was decided upon; None while it runs, or if it was stopped."""
         return None if self.result is None else msgspec.json.decode(self.result, type=Analysis)
 
 
