@@ -56,14 +56,14 @@ class Log:
         said = Heartbeat(gateway, START + round(seconds * 1e6), {endpoint: last}, final)
         self.warehouse.append({"gateways": heartbeat_table([said])}, {})
 
-    def check(self, held: Iterable[Held] = ()) -> Reconciliation:
+    def check(self, held: Iterable[Held] = (), *, heartbeats: bool = True) -> Reconciliation:
         """Reconcile."""
 
         def query(sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
             rows: list[dict[str, Any]] = self.warehouse.query(sql, parameters).to_pylist()
             return rows
 
-        return reconcile(query, "flight-delay", held, patience=PATIENCE)
+        return reconcile(query, "flight-delay", held, patience=PATIENCE, heartbeats=heartbeats)
 
 
 @pytest.fixture
@@ -157,3 +157,11 @@ def test_ids_that_a_client_holds_are_looked_for_with_their_rows(log: Log) -> Non
     assert (found.checked, found.whole) == (6, False)
     with pytest.raises(ValueError, match="line 2"):
         read_held(f'{first}\n{{"prediction_id": 3}}')
+
+
+def test_before_the_first_heartbeat_the_numbers_alone_count(tmp_path: Path) -> None:
+    log = Log(open_warehouse(tmp_path / "young", create=True))
+    log.put(GATEWAY, [*range(1, 60), 61, *range(62, 130)])
+    found = log.check(heartbeats=False)
+    assert (found.predictions, found.lost, found.gateways[0].final) == (128, 1, False)
+    log.warehouse.close()

@@ -81,7 +81,8 @@ def reconcile(endpoint: str, /, *, session: Session, ids: Path | None = None, wa
 
     while True:
         waiting = backlog(project.journals, warehouse.marks())
-        found = compare(ask, endpoint, held, patience=timeout + SLACK_SECONDS)
+        beats = "interlock.gateways" in {one.name for one in warehouse.tables()}
+        found = compare(ask, endpoint, held, patience=timeout + SLACK_SECONDS, heartbeats=beats)
         settled = found.whole and not waiting.segments
         if settled or time.monotonic() >= end:
             return _told(found, waiting)

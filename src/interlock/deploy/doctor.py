@@ -21,7 +21,7 @@ from interlock.core.trust import read_trust
 from interlock.deploy.ports import holder_of, is_free
 from interlock.deploy.status import read_up
 from interlock.model.package import read_manifest
-from interlock.predlog.recorder import backlog
+from interlock.predlog.recorder import Backlog, backlog
 from interlock.registry.approvals import read_decisions
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import RouteStore
@@ -52,7 +52,6 @@ def examine(project: Project, clock: Clock | None = None) -> list[Check]:
         "clock": partial(_clock, clock=clock or SystemClock()),
         "locks": _locks,
         "warehouse": _warehouse,
-        "journals": _journals,
         "trust": _trust,
         "audit": _audit,
         "libraries": _libraries,
@@ -62,7 +61,7 @@ def examine(project: Project, clock: Clock | None = None) -> list[Check]:
         try:
             found += look(project)
         except InterlockError as error:
-            found.append(Check(name, False, error.message, error.next))
+            found.append(Check(name, False, error.message, error.next or "restore what was altered from a backup"))
     return found
 
 
@@ -116,36 +115,34 @@ def _holder(path: Path) -> str | None:
 
 
 def _warehouse(project: Project) -> Iterator[Check]:
-    open_warehouse(project.warehouse, read_only=True).close()
+    warehouse = open_warehouse(project.warehouse, read_only=True)
+    marks = warehouse.marks()
+    warehouse.close()
     yield Check("warehouse", True, f"plain DuckDB opens it: {statement(project.warehouse)}")
     try:
         with locked(project.warehouse / "write.lock", timeout=LOCK_SECONDS) as waited:
             pass
     except Conflict as error:
-        yield Check(
-            "warehouse",
-            False,
-            f"its write lock was not free for {LOCK_SECONDS:g} s: {error.message}",
-            "interlock status",
-        )
+        text = f"nobody else could write for {LOCK_SECONDS:g} s: {error.message}"
+        yield Check("warehouse", False, text, "end that process, and start it again: interlock status")
     else:
         yield Check("warehouse", True, f"its write lock was free after {waited * 1000:.0f} ms")
+    yield from _journals(project, backlog(project.journals, marks))
 
 
-def _journals(project: Project) -> Iterator[Check]:
-    waiting = backlog(project.journals, open_warehouse(project.warehouse, read_only=True).marks())
-    recorder = _holder(project.locks / "recorder.lock") if (project.locks / "recorder.lock").exists() else None
+def _journals(project: Project, waiting: Backlog) -> Iterator[Check]:
+    lock = project.locks / "recorder.lock"
+    lives = lock.exists() and _holder(lock) is not None
     text = f"{waiting.bytes} bytes in {waiting.segments} segment(s) wait for the recorder"
-    if recorder is None and waiting.bytes:
+    if waiting.bytes and not lives:
         yield Check("journals", False, f"{text}, which does not run", "interlock up")
     else:
         slow = waiting.bytes > BACKLOG_BYTES
         yield Check("journals", not slow, text, "read .interlock/logs/recorder.log" if slow else "")
-    folder = project.state / "quarantine"
     mend = (
-        f"damaged, so not read: keep a copy of {folder}, then remove what was looked at" if waiting.quarantined else ""
+        f"keep a copy of {project.state / 'quarantine'}, then remove what was looked at" if waiting.quarantined else ""
     )
-    yield Check("journals", not mend, f"{waiting.quarantined} segment(s) in quarantine", mend)
+    yield Check("journals", not mend, f"{waiting.quarantined} damaged segment(s) in quarantine", mend)
 
 
 def _trust(project: Project) -> Iterator[Check]:

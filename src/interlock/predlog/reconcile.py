@@ -109,6 +109,10 @@ from ends left join gaps on gaps.gateway = ends.gateway and missing > 0
 group by ends.gateway order by ends.gateway
 """
 
+NO_HEARTBEATS = """
+(select null::uuid as gateway, null as endpoint, 0 as last_seq, null::timestamptz as "at", false as final where false)
+"""
+
 # Ids that a client holds, which are not there with all their rows.
 MISSING = """
 select held.prediction_id from (
@@ -121,8 +125,14 @@ where kept.rows is null or (held.rows > 0 and kept.rows <> held.rows)
 """
 
 
-def reconcile(query: Query, endpoint: str, held: Iterable[Held] = (), *, patience: float = 5.0) -> Reconciliation:
-    """Compare the warehouse with what gateways numbered and clients hold; `patience` in seconds, see above."""
+def reconcile(
+    query: Query, endpoint: str, held: Iterable[Held] = (), *, patience: float = 5.0, heartbeats: bool = True
+) -> Reconciliation:
+    """Compare the warehouse with what gateways numbered and clients hold; `patience` in seconds, see above.
+
+    `heartbeats`: whether the table `gateways` is there; it comes with the first one.
+    """
+    sequences = SEQUENCES if heartbeats else SEQUENCES.replace("interlock.gateways", NO_HEARTBEATS)
 
     def ask(sql: str, **parameters: Any) -> list[dict[str, Any]]:
         return query(sql.replace("PREDICTIONS", f"predictions_{snake(endpoint)}"), parameters)
@@ -138,7 +148,7 @@ def reconcile(query: Query, endpoint: str, held: Iterable[Held] = (), *, patienc
             lost=row["lost"],
             in_flight=row["missing"] - row["lost"],
         )
-        for row in ask(SEQUENCES, endpoint=endpoint, patience_us=round(patience * 1e6))
+        for row in ask(sequences, endpoint=endpoint, patience_us=round(patience * 1e6))
     )
     missing = ask(MISSING, ids=[one.prediction_id for one in ids], rows=[one.rows for one in ids]) if ids else []
     return Reconciliation(

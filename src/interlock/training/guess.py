@@ -67,6 +67,8 @@ class Plan(msgspec.Struct, frozen=True):
     """Only where it is not the last in order."""
     id: str
     id_why: str
+    unit: str
+    """The id, where it is a column of the file."""
     event_time: str
     event_time_why: str
     split: Literal["time", "random"]
@@ -114,6 +116,7 @@ def guess(rows: pa.Table, table: str, label: str, time: str = "") -> Plan:
         positive=positive,
         id=identity or _free("row_id", seen),
         id_why=id_why,
+        unit=identity,
         event_time=time or _free("event_time", seen),
         event_time_why=_time_why(seen.get(time)),
         split="time" if time else "random",
