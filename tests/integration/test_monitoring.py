@@ -204,6 +204,20 @@ def test_a_window_is_judged_when_it_is_over_or_when_asked(watched: Watched) -> N
     assert watched.watch(inside, final=True) == []
 
 
+def test_a_stray_event_time_ends_no_window_that_is_being_filled(watched: Watched) -> None:
+    """A replay in 2026 of June 2013, and a request of the present among it."""
+    now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    watched.record(watched.ask(watched.serving, ["stray"], now))
+    june = [
+        one.event_time + _us(MONTHS[1]) - _us(now) for one in watched.ask(watched.serving, map(str, range(600)), now)
+    ]
+    rows = watched.ask(watched.serving, map(str, range(600)), now)
+    watched.record([replace(one, event_time=at) for one, at in zip(rows, june, strict=True)])
+    assert watched.watch(now + timedelta(minutes=10, seconds=30)) == []
+    found = watched.watch(now + timedelta(minutes=12))
+    assert {(one.window_start[:7], one.n) for one in found if "drift" in one.monitor} == {("2013-06", 600)}
+
+
 def test_silence_is_a_volume_too(trained: tuple[Path, str], tmp_path: Path) -> None:
     """Five weeks of 30 requests a day, 60 on Mondays, then nothing: the clock goes on without requests."""
     watched = Watched(tmp_path, *trained, VOLUME)

@@ -135,6 +135,6 @@ def with_empty(
             end = end_of(at, monitor.window)
             if end > following:
                 break
-            found[at] = Window(at, end, 0, 0, None, "")
+            found[at] = Window(at, end, 0, 0, 0, None, "")
             at = end
     return sorted(found.values(), key=lambda window: window.start)

@@ -83,7 +83,7 @@ def _judge(
     windows = list(seen.windows.values())
     if monitor.kind == "volume":
         windows = checks.with_empty(windows, known, seen.clock, monitor)
-    over = [window for window in windows if window.end <= seen.clock or (final and monitor.kind != "volume")]
+    over = [window for window in windows if window.over(seen.clock) or (final and monitor.kind != "volume")]
     due = [window for window in over if known.get(window.start) != window.rows]
     if monitor.kind == "volume":
         return list(checks.volumes(monitor, due, readings.requests_of(database, endpoint, name)))

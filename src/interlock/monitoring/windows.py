@@ -21,6 +21,7 @@ from interlock.warehouse.port import Warehouse
 Unit = Literal["hour", "day", "week", "month"]
 LATE = timedelta(hours=1)
 """Rows that reach the warehouse so long after a pass may have been received before it."""
+RECENT = timedelta(minutes=1)
 PAST = 26
 BEGINNING = from_us(0)
 
@@ -38,7 +39,8 @@ order by start
 WINDOWS = """
 select date_trunc($unit, make_timestamp(epoch_us(event_time))) as start, version, package_digest, count(*) as rows,
        count(*) filter ("row" = 0) as requests, count(*) filter (outcome = 'answered') as answered,
-       epoch_us(max(event_time)) as latest_us, min(epoch_us(received_at) - epoch_us(event_time)) as delay_us
+       count(*) filter (received_at > $recent) as fresh, epoch_us(max(event_time)) as latest_us,
+       min(epoch_us(received_at) - epoch_us(event_time)) as delay_us
 from interlock.PREDICTIONS
 where role = 'live' and event_time <= received_at + interval 366 days and event_time >= $first and event_time < $end
       and date_trunc($unit, make_timestamp(epoch_us(event_time))) in (select unnest($starts))
@@ -47,14 +49,25 @@ group by all order by start, answered desc, version
 
 
 class Window(Struct, frozen=True):
-    """One window: its live rows and requests, and the version that answered most of its rows (None: nobody answered)."""
+    """One window: its live rows and requests, and the version that answered most of its rows (None: nobody answered).
+
+    fresh: rows received in the last minute.
+    """
 
     start: datetime
     end: datetime
     rows: int
     requests: int
+    fresh: int
     version: int | None
     package_digest: str
+
+    def over(self, clock: datetime) -> bool:
+        """Whether the clock has passed it and its rows have all but stopped coming: under 1 % in the last minute.
+
+        One request with a late event time ends no window that a replay is still filling.
+        """
+        return self.end <= clock and self.fresh * 100 <= self.rows
 
 
 class Seen(Struct, frozen=True):
@@ -76,7 +89,7 @@ def look(warehouse: Warehouse, endpoint: str, unit: Unit, after: datetime, last_
         return Seen({}, None)
     first, end = starts[0].replace(tzinfo=UTC), end_of(starts[-1], unit).replace(tzinfo=UTC)
     rows = warehouse.query(
-        WINDOWS.replace("PREDICTIONS", name), {"unit": unit, "first": first, "end": end, "starts": starts}
+        WINDOWS.replace("PREDICTIONS", name), {"unit": unit, "first": first, "end": end, "starts": starts, "recent": now - RECENT}
     ).to_pylist()  # fmt: skip
     latest, delay = max(row["latest_us"] for row in rows), min(row["delay_us"] for row in rows)
     return Seen(_windows(rows, unit), max(from_us(latest), now - timedelta(microseconds=delay)))
@@ -93,6 +106,7 @@ def _windows(rows: list[dict[str, Any]], unit: Unit) -> dict[datetime, Window]:
             end=end_of(start, unit),
             rows=sum(part["rows"] for part in parts),
             requests=sum(part["requests"] for part in parts),
+            fresh=sum(part["fresh"] for part in parts),
             version=most["version"] if most["answered"] else None,
             package_digest=most["package_digest"],
         )
