@@ -205,6 +205,12 @@ def test_types_come_from_the_whole_file_and_na_is_null(warehouse: Warehouse, tmp
     assert rows(warehouse, "select count(*) from t", snapshot=loaded.snapshot) == [(30_002,)]
 
 
+def test_a_yes_is_the_word_that_was_written_and_no_boolean(warehouse: Warehouse, tmp_path: Path) -> None:
+    path = file(tmp_path, "t.csv", "a,b,c\nyes,True,t\nno,false,f\n,true,t\n")
+    assert warehouse.load("t", path).columns == {"a": "VARCHAR", "b": "BOOLEAN", "c": "VARCHAR"}
+    assert rows(warehouse, "select * from t where b order by a") == [("yes", True, "t"), (None, True, "t")]
+
+
 def test_other_kinds_of_file(warehouse: Warehouse, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "z.csv.zip", "w") as archive:
         archive.writestr("inner/z.csv", "a,b\n1,x\n")

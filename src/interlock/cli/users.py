@@ -44,7 +44,7 @@ def add(
     return Reply(
         msgspec.to_builtins(added),
         (f"{name} may act as {', '.join(roles)} (key {added.keyid})",),
-        "interlock users list",
+        "interlock users list\ninterlock versions list",
     )
 
 
