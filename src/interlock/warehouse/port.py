@@ -102,8 +102,9 @@ class Warehouse(Protocol):
         """Load a file or http(s) URL: CSV (also zipped or gzipped; `NA` and empty are null), Parquet or JSON lines.
 
         Types are detected over the whole file (`true` and `false` are booleans, `yes` and `no` text); an existing table
-        keeps its types and gets the rows appended by column name, missing ones null. A new table and a replacement appear whole, an append piece by piece; one that was
-        interrupted is completed, not repeated, by loading the same file again. `progress` gets the rows written so far.
+        keeps its types and gets the rows appended by column name, missing ones null. A new table and a replacement appear
+        whole, an append piece by piece; one that was interrupted is completed, not repeated, by loading the same file
+        again. `progress` gets the rows written so far.
 
         Raises:
             InvalidData: unknown kind of file, unreadable rows, columns that the table has not, values that do not fit.
