@@ -204,6 +204,19 @@ def test_a_window_is_judged_when_it_is_over_or_when_asked(watched: Watched) -> N
     assert watched.watch(inside, final=True) == []
 
 
+def test_a_window_that_was_too_small_may_still_tell(watched: Watched) -> None:
+    watched.month(MONTHS[0], change=warm)
+    watched.month(MONTHS[1], count=100, change=warm)
+    watched.watch(MONTHS[1] + timedelta(days=1), final=True)
+    assert watched.states()["drift:month:temp"] == "PENDING"
+    before = alerts.listed(watched.database)
+    watched.month(MONTHS[1], count=700, change=warm)
+    found = watched.watch(MONTHS[2])
+    assert monthly(found, "drift:month:temp") == [("2013-06", "alert")]
+    (alert,) = alerts.listed(watched.database)
+    assert (alert.state, alert.n, before[0].n) == ("FIRING", 800, 700)
+
+
 def test_a_stray_event_time_ends_no_window_that_is_being_filled(watched: Watched) -> None:
     """A replay in 2026 of June 2013, and a request of the present among it."""
     now = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -113,17 +113,23 @@ def requests_of(database: Database, endpoint: str, monitor: str) -> dict[datetim
 
 
 def keep(connection: Any, reading: Reading) -> bool:
-    """Write a reading over the one of the same window, if any; whether it is the newest of its slice."""
+    """Write a reading over the one of the same window, if any; whether it is news: the newest window tells something.
+
+    Late rows correct a number and are no news, but a window that was too small to tell may still tell.
+    """
     mine = (
         (readings.c.endpoint == reading.endpoint)
         & (readings.c.monitor == reading.monitor)
         & (readings.c.slice == reading.slice)
     )
-    newest = connection.scalar(select(func.max(readings.c.window_start)).where(mine))
+    query = select(readings.c.window_start, readings.c.verdict).where(mine).order_by(readings.c.window_start.desc())
+    newest = connection.execute(query.limit(1)).first()
     values = msgspec.structs.asdict(reading) | {"detail": reading.check.detail}
     keys = ("endpoint", "monitor", "slice", "window_start")
     connection.execute(insert(readings).values(values).on_conflict_do_update(index_elements=keys, set_=values))
-    return newest is None or reading.window_start > newest
+    if newest is None or reading.window_start > newest.window_start:
+        return True
+    return bool(reading.window_start == newest.window_start and newest.verdict == "too small")
 
 
 def latest(database: Database, endpoint: str) -> list[Reading]:
