@@ -99,13 +99,14 @@ def without(name: str) -> dict[str, Any]:
     return {"inputs": [tensor for tensor in content["inputs"] if tensor["name"] != name]}
 
 
+EXTRA = {"name": "extra", "shape": [1], "datatype": "FP64", "data": [1]}
 BAD: list[tuple[Any, int, str]] = [
     (b"", 400, "not valid JSON"),
     (b"{", 400, "not valid JSON"),
     (b"[1]", 400, "Inference Protocol"),
     (b'{"inputs": []}', 400, "'distance' is missing"),
     (without("stops"), 400, "'stops' is missing"),
-    ({"inputs": [*body()["inputs"], {"name": "extra", "shape": [1], "datatype": "FP64", "data": [1]}]}, 400, "'extra' is unknown"),
+    ({"inputs": [*body()["inputs"], EXTRA]}, 400, "'extra' is unknown"),
     ({"inputs": [*body()["inputs"], body()["inputs"][0]]}, 400, "'distance' came twice"),
     (changed(distance={"datatype": "FP32"}), 400, "'distance': expected datatype FP64, got FP32"),
     (changed(distance={"data": ["far"]}), 400, "'distance': expected FP64"),
@@ -248,19 +249,17 @@ def test_feedback_goes_through_the_journal(champion: House) -> None:
     assert [(one.name, one.row, one.value_num, one.value_text) for one in kept] == [
         ("minutes", 0, 23.0, None), ("label", 0, 1.0, None), ("label", 1, None, "late"),
     ]  # fmt: skip
-    for wrong in (
-        {"prediction_id": "x", "label": 1},
-        {"label": 1},
-        [],
-        {"prediction_id": asked},
-        {"prediction_id": asked, "labels": 1},
-    ):
+    unknown = {"prediction_id": asked, "labels": 1}
+    bad: list[Any] = [{"prediction_id": "x", "label": 1}, {"label": 1}, [], {"prediction_id": asked}, unknown]
+    for wrong in bad:
         assert post(champion, wrong, path).status_code == 400, wrong
     assert post(champion, items, "/endpoints/nobody/feedback").status_code == 404
 
 
 def test_health_and_metadata(champion: House) -> None:
-    get = lambda path: champion.client.get(champion.url + path)  # noqa: E731 - a table of calls reads best in one line each
+    def get(path: str) -> httpx.Response:
+        return champion.client.get(champion.url + path)
+
     assert get("/livez").status_code == get("/v2/health/live").status_code == get("/v2").status_code == 200
     assert get("/readyz").json() == {"ready": True, "reason": ""}
     described = get("/v2/models/flight-delay").json()

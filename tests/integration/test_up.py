@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,10 @@ def alive(pid: int) -> bool:
         return False
 
 
+def came_back(house: House, name: str, killed: int) -> bool:
+    return pids(house)[name] not in (None, killed)
+
+
 def test_lives_comes_back_and_leaves_nothing(house: House) -> None:
     up = start(house)
     try:
@@ -62,7 +68,7 @@ def test_lives_comes_back_and_leaves_nothing(house: House) -> None:
         assert {name.rstrip("0123456789abcdef") for name in before} >= {"recorder", "worker", "server", "gateway-"}
         for name, pid in before.items():
             os.kill(pid, signal.SIGKILL)
-            until(lambda name=name, pid=pid: pids(house)[name] not in (None, pid), what=f"return of {name}")
+            until(partial(came_back, house, name, pid), what=f"return of {name}")
         until(lambda: status(house)["ready"], what="all ready again")
         obey(house, 1)
         assert house.client.post(infer, json=body()).status_code == 200
@@ -87,8 +93,6 @@ def test_children_die_with_a_killed_supervisor_and_another_takes_over(house: Hou
 
 
 def test_a_busy_port_names_its_holder(house: House) -> None:
-    import socket
-
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", house.port))
         holder.listen()

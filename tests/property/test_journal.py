@@ -34,7 +34,8 @@ async def write(folder: Path, ticks: list[list[Heartbeat]]) -> None:
 
 
 def read(path: Path, limit: int = 1 << 20) -> list[Record]:
-    reader, found = SegmentReader(path), []
+    reader = SegmentReader(path)
+    found: list[Record] = []
     try:
         while True:
             some = [record for record, _ in reader.records(limit)]

@@ -92,7 +92,7 @@ def _observed(alert: Alert, event: Observed) -> Step:
     if alert.window_start is not None and event.window_start <= alert.window_start:
         return Step(alert)  # the same window judged twice is not two windows
     if event.check.verdict == "too small" or event.check.value is None:
-        return Step(alert)  # it cannot tell: neither a breach nor the end of one, and the numbers of the last breach stay
+        return Step(alert)  # neither a breach nor the end of one; the numbers of the last breach stay
     silence_ended = alert.silenced_until is not None and event.at >= alert.silenced_until
     after = replace(alert, state=_next(alert.state, event.check), window_start=event.window_start, check=event.check)
     if silence_ended:

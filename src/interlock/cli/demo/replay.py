@@ -54,14 +54,17 @@ class Tally(msgspec.Struct):
 
 def flights(warehouse: Path, sql: Path, signature: Signature, *, full: bool) -> dict[int, list[Flight]]:
     """The flights of June to September by month, in the order of their departure; a seeded sample of tail numbers."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     table = open_warehouse(warehouse, read_only=True).query(sql.read_text(encoding="utf-8"))
-    rows = table.to_pylist()
-    tails = sorted({row["tailnum"] for row in rows if row["tailnum"]})
-    chosen = set(tails if full else random.Random(SEED).sample(tails, TAIL_NUMBERS))  # noqa: S311 a sample, no secret
+    if not full:
+        tails = sorted(pc.unique(table["tailnum"]).drop_null().to_pylist())
+        chosen = random.Random(SEED).sample(tails, TAIL_NUMBERS)  # noqa: S311 a sample, no secret
+        table = table.filter(pc.is_in(table["tailnum"], pa.array(chosen, table["tailnum"].type)))
     months: dict[int, list[Flight]] = {}
-    for row in rows:
-        if row["tailnum"] in chosen or (full and row["tailnum"] is None):
-            months.setdefault(row["month"], []).append(_flight(row, signature))
+    for row in table.to_pylist():
+        months.setdefault(row["month"], []).append(_flight(row, signature))
     return months
 
 
@@ -117,23 +120,25 @@ class Replay:
             if flight is None:
                 connection.close()
                 return
-            while True:
-                try:
-                    connection.request("POST", self.path, flight.body, headers)
-                    answer = connection.getresponse()
-                    answer.read()
-                    break
-                except (http.client.HTTPException, OSError):
-                    connection.close()  # the gateway behind this connection died: ask again, as a client would
-                    with self._lock:
-                        self.tally.broken += 1
-                    time.sleep(0.01)
+            outcome, prediction_id = self._ask(connection, flight, headers)
             with self._lock:
-                self.tally.add(
-                    flight,
-                    answer.headers.get("x-interlock-outcome", f"status {answer.status}"),
-                    answer.headers.get("x-interlock-prediction-id", ""),
-                )
+                self.tally.add(flight, outcome, prediction_id)
+
+    def _ask(self, connection: http.client.HTTPConnection, flight: Flight, headers: dict[str, str]) -> tuple[str, str]:
+        """Outcome and prediction id; when the gateway behind the connection dies, ask again, as a client would."""
+        while True:
+            try:
+                connection.request("POST", self.path, flight.body, headers)
+                answer = connection.getresponse()
+                answer.read()
+            except (http.client.HTTPException, OSError):
+                connection.close()
+                with self._lock:
+                    self.tally.broken += 1
+                time.sleep(0.01)
+                continue
+            outcome = answer.headers.get("x-interlock-outcome", f"status {answer.status}")
+            return outcome, answer.headers.get("x-interlock-prediction-id", "")
 
     def feed_back(self, those: list[Flight]) -> int:
         """Labels as of arrival, in the order of arrival; how many. Flights that never arrived get none."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -239,7 +240,7 @@ class Story:
             time.sleep(0.3)
             name, pid, _ = self.stage.process(prefix)
             os.kill(pid, signal.SIGKILL)
-            took = self.stage.until(lambda name=name, pid=pid: self._back(name, pid), f"the return of {name}")
+            took = self.stage.until(partial(self._back, name, pid), f"the return of {name}")
             self.kills += 1
             self.stage.say(f"   {name} killed, back after {took:.1f} s")
 
@@ -270,8 +271,11 @@ class Story:
         for value, outcome in (("false", "fallback"), ("true", "answered")):
             began = time.monotonic()
             stage.run("operator", "params", ENDPOINT, f"ACTIVATE={value}", "--reason", "the switch", "--no-wait")
-            stage.until(lambda outcome=outcome: self._outcome(sample[0]) == outcome, f"ACTIVATE={value}", 5.0)
+            stage.until(partial(self._is, sample[0], outcome), f"ACTIVATE={value}", 5.0)
             stage.say(f"   ACTIVATE={value}: every answer is {outcome} after {time.monotonic() - began:.2f} s")
+
+    def _is(self, flight: Flight, outcome: str) -> bool:
+        return self._outcome(flight) == outcome
 
     def _outcome(self, flight: Flight) -> str:
         tally = self.replay.tally
