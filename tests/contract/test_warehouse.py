@@ -115,7 +115,7 @@ def feedback(said: list[tuple[uuid.UUID, str, float | None]], *, minutes: int = 
     at = pa.array([T0 + timedelta(minutes=minutes)] * n, pa.timestamp("us", "UTC"))
     return pa.table(
         {
-            "prediction_id": pa.array([one.bytes for one, _, _ in said], pa.binary(16)),
+            "prediction_id": pa.array([one.bytes for one, _, _ in said], pa.uuid()),
             "row": pa.array([0] * n, pa.int32()),
             "name": [name for _, name, _ in said],
             "value_num": pa.array([value for _, _, value in said], pa.float64()),

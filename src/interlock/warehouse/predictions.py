@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interlock.core.errors import InvalidData
 from interlock.warehouse.session import Engine, Session, columns_of, quoted
@@ -116,7 +116,7 @@ Known = dict[str, dict[str, str]]
 def append(session: Session, tables: Mapping[str, pa.Table], known: Known) -> None:
     """Write the rows of a batch. `known`: columns of tables met before, which nobody ever drops or changes."""
     for table in sorted(tables, reverse=True):  # predictions before the feedback that looks for them
-        session.register("batch", _with_uuids(tables[table]))
+        session.register("batch", tables[table])
         _make_room(session, table, known)
         kind, endpoint = _kind(table)
         if kind == "feedback":
@@ -188,14 +188,3 @@ def _declared(columns: Mapping[str, str]) -> str:
 
 def _lower(columns: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): kind for name, kind in columns.items()}
-
-
-def _with_uuids(table: pa.Table) -> pa.Table:
-    """Plain columns of 16 bytes are UUIDs."""
-    import pyarrow as pa
-
-    def typed(field: Any) -> Any:
-        column = table.column(field.name)
-        return column.cast(pa.uuid()) if field.type == pa.binary(16) else column
-
-    return pa.table({field.name: typed(field) for field in table.schema})
