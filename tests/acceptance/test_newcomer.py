@@ -123,22 +123,21 @@ def test_alone_from_a_csv_to_an_explained_prediction(newcomer: Newcomer) -> None
     (explain,) = newcomer.does(predict)
     (show,) = newcomer.does(explain)
     assert show == "interlock versions show my:1"
-    told = newcomer.json(explain)
-    assert told["rows"][0]["outputs"] == answer
-    assert told["approval"]["approver"] == "ann"
-    assert told["approval"]["self_approved"] is True
-    assert told["lineage"]["author"] == "ann"
-
+    first = explain.split()[-1]
     asked = newcomer.json("interlock predict my --sample --unit c17")
-    labels = newcomer.here / "labels.csv"
-    labels.write_text(f"prediction_id,label,at,revenue\n{asked['prediction_id']},yes,2027-01-01T00:00:00Z,3.5\n")
-    (back,) = newcomer.does("interlock feedback load labels.csv --to my")
-    assert newcomer.json("interlock reconcile my --wait 20")["whole"] is True
-    row = newcomer.json(back)["rows"][0]
-    assert (row["label"], row["outcomes"]) == ("yes", {"revenue": 3.5})
-    (newcomer.here / "ids").write_text(f"{told['prediction_id']}\n{asked['prediction_id']}\n")
-    proof = newcomer.json("interlock reconcile my --ids ids")
-    assert (proof["predictions"], proof["checked"], proof["missing"], proof["lost"]) == (3, 2, 0, 0)
+    assert asked["predictions"] == [answer]
+    (newcomer.here / "labels.csv").write_text(
+        f"prediction_id,label,at,revenue\n{asked['prediction_id']},yes,2027-01-01T00:00:00Z,3.5\n"
+    )
+    (explain,) = newcomer.does("interlock feedback load labels.csv --to my")
+    (newcomer.here / "ids").write_text(f"{first}\n{asked['prediction_id']}\n")
+    proof = newcomer.json("interlock reconcile my --ids ids --wait 20")
+    assert (proof["whole"], proof["predictions"], proof["checked"], proof["missing"]) == (True, 3, 2, 0)
+    told = newcomer.json(explain)
+    row = told["rows"][0]
+    assert (row["outputs"], row["label"], row["outcomes"]) == (answer, "yes", {"revenue": 3.5})
+    assert (told["unit_id"], told["lineage"]["author"]) == ("c17", "ann")
+    assert (told["approval"]["approver"], told["approval"]["self_approved"]) == ("ann", True)
 
     assert "already runs" in newcomer.says("interlock up")
     assert all(one["ok"] for one in newcomer.json("interlock doctor")["items"])
