@@ -11,13 +11,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from interlock.warehouse.ducklake import open_warehouse
-
 from bench.report import publish, spread
 from interlock.core.ids import uuid7, uuid7_text
 from interlock.predlog.journal import Journal
 from interlock.predlog.record import Field, Prediction, Schema
 from interlock.predlog.recorder import Recorder
+from interlock.warehouse.ducklake import open_warehouse
 
 ROWS = 200_000
 ROUNDS = 3

@@ -78,17 +78,19 @@ def _write(
         raise Conflict(f"{recipe} is there already, and is not overwritten", next="choose another directory")
     model = kebab(project.root.name)
     warehouse = open_warehouse(project.warehouse, create=True)
-    plan, made, steps = starter.EXAMPLE, [], ["interlock data add FILE.csv --as mytable", "interlock train --wait"]
+    plan, made, about = starter.EXAMPLE, [], "an example to fill in: your table, its columns, the label"
+    steps = ["interlock data add FILE.csv --as mytable", "interlock train --wait"]
     if source is not None:
         table = kebab(source.stem).replace("-", "_")
         loaded = warehouse.load(table, source)
         rows = warehouse.query(f"from {quoted(table)} limit $rows", {"rows": SAMPLE_ROWS})
         plan = guess(rows, table, label, time)
-        made, steps = [f"table {table}, {loaded.rows} rows", *_guessed(plan, label)], ["interlock train --wait"]
+        made, about = [f"table {table}, {loaded.rows} rows", *_guessed(plan, label)], "every guess with its reason"
+        steps = ["interlock train --wait"]
     write_new(project.config, starter.settings_text(model, plan, label or starter.EXAMPLE_LABEL, mode, owner).encode())
     write_new(recipe, starter.recipe_text(model, plan).encode())
     _ignore(project.root / ".gitignore")
-    return [*made, "interlock.toml (every guess with its reason), recipe.py, .gitignore"], steps
+    return [*made, f"interlock.toml ({about}), recipe.py, .gitignore"], steps
 
 
 def _guessed(plan: Plan, label: str) -> list[str]:

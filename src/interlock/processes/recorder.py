@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 from interlock.core.errors import InterlockError
@@ -17,7 +18,8 @@ from interlock.core.project import Project
 from interlock.predlog.recorder import Recorder
 from interlock.warehouse.ducklake import open_warehouse
 
-MAINTAIN_SECONDS = 3600.0
+MAINTAIN_SECONDS = 300.0
+FORGET_SECONDS = 3600.0
 
 
 def main() -> int:
@@ -42,25 +44,26 @@ def main() -> int:
 def _record(project: Project, stop: threading.Event) -> None:
     project.journals.mkdir(parents=True, exist_ok=True)
     with locked(project.locks / "recorder.lock", timeout=10.0, holder=f"recorder (pid {os.getpid()})"):
-        warehouse = open_warehouse(project.warehouse, create=True)
+        warehouse = open_warehouse(project.warehouse, create=True, threads=1)
         recorder = Recorder(project.journals, warehouse, _say)
         keeper = threading.Thread(target=_maintain, args=(project, stop), name="maintenance", daemon=True)
         keeper.start()
         _say("ready: recorder")
         last = time.monotonic()
         while not stop.is_set():
-            recorder.run(stop, until=last + MAINTAIN_SECONDS)
+            recorder.run(stop, until=last + FORGET_SECONDS)
             recorder.forget_old_marks()
             last = time.monotonic()
 
 
 def _maintain(project: Project, stop: threading.Event) -> None:
-    """Merge small files and drop what nobody needs, hourly, in slices that let the recorder pass."""
+    """Merge small files and drop what nobody needs, often enough that no merge holds the lock for long."""
     while not stop.wait(MAINTAIN_SECONDS):
         try:
-            open_warehouse(project.warehouse).maintain()
+            with closing(open_warehouse(project.warehouse, threads=1)) as warehouse:
+                warehouse.maintain()
         except InterlockError as error:
-            _say(f"maintenance will be tried again in an hour: {error.message}")
+            _say(f"maintenance will be tried again in five minutes: {error.message}")
 
 
 def _say(text: str) -> None:

@@ -94,7 +94,6 @@ def recipe_text(model: str, plan: Plan) -> str:
     texts = [one.name for one in plan.inputs if one.type in ("category", "string")]
     times = [one.name for one in plan.inputs if one.type == "timestamp"]
     stop = "" if plan.task == "multiclass" else "early_stopping=True, "  # it would need every class more than once
-    estimator = f"HistGradientBoosting{kind}(learning_rate=learning_rate, max_iter=max_iter, {stop}random_state=7)"
     imports = [f"from sklearn.ensemble import HistGradientBoosting{kind}"]
     if texts:
         imports = [
@@ -127,7 +126,9 @@ def recipe_text(model: str, plan: Plan) -> str:
             "def train(data: Dataset, *, learning_rate: float = 0.1, max_iter: int = 300):",
             '    """A fitted estimator of scikit-learn. data.validation is there for early stopping or calibration."""',
             *(_WITH_TEXTS if texts else []),
-            f"    model = {estimator}",
+            f"    model = HistGradientBoosting{kind}(",
+            f"        learning_rate=learning_rate, max_iter=max_iter, {stop}random_state=7",
+            "    )",
             f"    return {'make_pipeline(columns, model)' if texts else 'model'}.fit(data.features, data.label)",
             "",
         ]
