@@ -58,10 +58,15 @@ def init(
         return _reply(project, mode, owner, fingerprint, made, steps)
     if (from_ is None) != (not label):
         raise Usage("--from and --label go together", next=f"interlock init {folder} --from FILE.csv --label COLUMN")
+    recipe = project.root / "recipe.py"
+    if recipe.exists():
+        raise Conflict(f"{recipe} is there already, and is not overwritten", next="choose another directory")
     mode = mode or _ask_mode()
     with ExitStack() as undo:
         fresh = not project.root.exists()
         project.root.mkdir(parents=True, exist_ok=True)
+        for path in (project.config, recipe):
+            undo.callback(path.unlink, missing_ok=True)
         undo.callback(shutil.rmtree, project.root if fresh else project.state, ignore_errors=True)
         made, first = _write(project, from_, label, time, mode, owner)
         fingerprint = init_trust(project, mode, owner, keys)
@@ -73,9 +78,6 @@ def _write(
     project: Project, source: Path | None, label: str, time: str, mode: Mode, owner: str
 ) -> tuple[list[str], list[str]]:
     """The files of a new project; what was made, and what comes next."""
-    recipe = project.root / "recipe.py"
-    if recipe.exists():
-        raise Conflict(f"{recipe} is there already, and is not overwritten", next="choose another directory")
     model = kebab(project.root.name)
     warehouse = open_warehouse(project.warehouse, create=True)
     plan, made, about = starter.EXAMPLE, [], "an example to fill in: your table, its columns, the label"
@@ -88,7 +90,7 @@ def _write(
         made, about = [f"table {table}, {loaded.rows} rows", *_guessed(plan, label)], "every guess with its reason"
         steps = ["interlock train --wait"]
     write_new(project.config, starter.settings_text(model, plan, label or starter.EXAMPLE_LABEL, mode, owner).encode())
-    write_new(recipe, starter.recipe_text(model, plan).encode())
+    write_new(project.root / "recipe.py", starter.recipe_text(model, plan).encode())
     _ignore(project.root / ".gitignore")
     return [*made, f"interlock.toml ({about}), recipe.py, .gitignore"], steps
 
@@ -105,9 +107,9 @@ def _guessed(plan: Plan, label: str) -> list[str]:
 
 
 def _ignore(path: Path) -> None:
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if starter.IGNORED not in text.splitlines():
-        write_atomic(path, f"{text}{'' if not text or text.endswith(chr(10)) else chr(10)}{starter.IGNORED}\n".encode())
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if starter.IGNORED not in lines:
+        write_atomic(path, "".join(f"{line}\n" for line in (*lines, starter.IGNORED)).encode())
 
 
 def _mode_of(project: Project, asked: Mode | None) -> Mode:
