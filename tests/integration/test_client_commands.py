@@ -1,0 +1,156 @@
+"""predict, feedback load, predictions, explain and reconcile against a real gateway, model server and recorder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.house import House, running
+
+from interlock.cli import run
+from interlock.core.ids import uuid7_text
+from interlock.store.database import Database
+from interlock.warehouse.ducklake import open_warehouse
+
+ROW = {"distance": 700.0, "temp": None, "stops": 1, "carrier": "UA", "at": "2026-01-01T08:00:00-05:00"}
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """An endpoint with a champion, everything running."""
+    made = House(tmp_path_factory.mktemp("house") / "project")
+    Database(made.project.database, create=True).close()
+    open_warehouse(made.project.warehouse, create=True).close()
+    package = made.package()
+    made.approve(package)
+    made.route({"champion": (package, 10_000)})
+    with running(made.serve(package), made.gateway(), made.recorder()):
+        yield made
+
+
+@pytest.fixture
+def ask(house: House, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Type a command with --json; its document. `code` is the exit code that it must have."""
+
+    def typed(*words: str, code: int = 0) -> Any:
+        assert run([*words, "--json", "--project", str(house.project.root)]) == code
+        return msgspec.json.decode(capsys.readouterr().out)
+
+    return typed
+
+
+def predicted(ask: Ask, **changes: Any) -> Any:
+    row = msgspec.json.encode({**ROW, **changes}).decode()
+    return ask("predict", "flight-delay", "--json-row", row, "--unit", "N17")
+
+
+def test_an_answer_is_explained_with_everything_behind_it(ask: Ask, house: House) -> None:
+    asked = predicted(ask)
+    told = ask("explain", asked["prediction_id"])
+    (row,) = told["rows"]
+    assert row["inputs"] == {**ROW, "at": "2026-01-01T13:00:00Z"}
+    assert row["outputs"] == asked["predictions"][0]
+    assert (row["label"], row["label_delay_s"], row["outcomes"]) == (None, None, {})
+    assert (told["unit_id"], told["unit_source"], told["arm"], told["outcome"]) == (
+        "N17",
+        "client",
+        "champion",
+        "answered",
+    )
+    assert told["assignment"]["salt"] == "salt"
+    assert told["assignment"]["ranges"][0][0] <= told["assignment"]["bucket"] < told["assignment"]["ranges"][0][1]
+    assert (told["route"]["revision"], told["route"]["author"], told["route"]["parameters"]["THRESHOLD"]) == (
+        1,
+        "olga",
+        0.5,
+    )
+    assert (told["approval"]["approver"], told["lineage"]["author"]) == ("rob", "ann")
+
+
+def test_a_request_that_was_refused_is_explained_too(ask: Ask) -> None:
+    error = ask("predict", "flight-delay", "--json-row", '{"distance": 1}', code=1)["error"]
+    assert error["code"] == "invalid_request"
+    assert "'temp' is missing" in error["message"]
+    told = ask(*error["next"].split()[1:])
+    assert told["outcome"] == "invalid"
+    assert "'temp' is missing" in told["reason"]
+    assert told["rows"][0]["outputs"] == {"score": None, "label": None}
+
+
+def test_labels_come_back_from_csv_and_json_lines(ask: Ask, tmp_path: Path) -> None:
+    first, second = predicted(ask), predicted(ask, distance=2800.0)
+    (tmp_path / "labels.csv").write_text(
+        "prediction_id,row,label,at,delay_minutes\n"
+        f"{first['prediction_id']},0,No,2030-01-01T00:00:00Z,\n"
+        f"{second['prediction_id']},,true,2030-01-02T00:00:00+01:00,17.5\n"
+    )
+    assert ask("feedback", "load", str(tmp_path / "labels.csv"), "--to", "flight-delay")["accepted"] == 2
+    later = {"prediction_id": first["prediction_id"], "label": True, "at": "2030-01-03T00:00:00Z"}
+    (tmp_path / "more.jsonl").write_bytes(msgspec.json.encode(later) + b"\n\n")
+    assert ask("feedback", "load", str(tmp_path / "more.jsonl"), "--to", "flight-delay")["accepted"] == 1
+    assert ask("reconcile", "flight-delay", "--wait", "20")["backlog"]["segments"] == 0
+    rows = [ask("explain", one["prediction_id"])["rows"][0] for one in (first, second)]
+    assert [row["label"] for row in rows] == [True, True]
+    assert rows[0]["label_at"] == "2030-01-03T00:00:00Z"
+    assert rows[1]["outcomes"] == {"delay_minutes": 17.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("a.csv", "id,label\n1,true\n", "line 2: expected prediction_id"),
+        (
+            "a.csv",
+            "prediction_id,label\n01a20445-6d37-7000-b803-f170194e4195,maybe\n",
+            "line 2: the label 'maybe' is no BOOL",
+        ),
+        ("a.csv", "prediction_id,label\nnonsense,true\n", "after 0 accepted items: item 0: prediction_id"),
+        ("a.jsonl", "{}\n[1]\n", "line 2: Expected"),
+    ],
+)
+def test_feedback_that_cannot_be_read_names_its_line(ask: Ask, tmp_path: Path, name: str, text: str, why: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert why in ask("feedback", "load", str(tmp_path / name), "--to", "flight-delay", code=1)["error"]["message"]
+
+
+def test_the_log_is_searched_and_proved(ask: Ask, tmp_path: Path) -> None:
+    asked = [predicted(ask, distance=float(100 + i)) for i in range(3)]
+    held, stranger = [one["prediction_id"] for one in asked], uuid7_text()
+    (tmp_path / "ids").write_text("".join(f'{{"prediction_id": "{one}", "rows": 1}}\n' for one in held))
+    proof = ask("reconcile", "flight-delay", "--ids", str(tmp_path / "ids"), "--wait", "20")
+    assert (proof["whole"], proof["checked"], proof["missing"], proof["lost"]) == (True, 3, 0, 0)
+    (tmp_path / "ids").write_text(f"{held[0]}\n{stranger}\n")
+    proof = ask("reconcile", "flight-delay", "--ids", str(tmp_path / "ids"), code=1)
+    assert (proof["whole"], proof["missing_ids"]) == (False, [stranger])
+    found = ask(
+        "predictions", "flight-delay", "--since", "1h", "--where", "in_distance between 101 and 102", "--limit", "1"
+    )
+    assert [row["prediction_id"] for row in found["items"]] == [held[2]]
+    assert ask("predictions", "flight-delay", "--since", "2100-01-01T00:00:00Z")["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "exit_code"),
+    [
+        (("explain", "not-an-id"), "usage", 2),
+        (("explain", "01a20445-6d37-7000-b803-f170194e4195"), "not_found", 1),
+        (("predictions", "nothing"), "not_found", 1),
+        (("predictions", "flight-delay", "--since", "yesterday"), "usage", 2),
+        (("predictions", "flight-delay", "--where", "no_such_column > 1"), "invalid_data", 1),
+        (
+            ("predictions", "flight-delay", "--where", "true); drop table interlock.predictions_flight_delay; --"),
+            "invalid_data",
+            1,
+        ),
+        (("reconcile", "flight-delay", "--ids", "no-such-file"), "usage", 2),
+        (("predict", "nothing", "--json-row", "{}"), "not_found", 1),
+        (("predict", "flight-delay"), "usage", 2),
+        (("predict", "flight-delay", "--json-row", "[1]"), "usage", 2),
+    ],
+)
+def test_what_cannot_be_answered_says_why(ask: Ask, words: tuple[str, ...], code: str, exit_code: int) -> None:
+    assert ask(*words, code=exit_code)["error"]["code"] == code
