@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.house import House, running
+from tests.house import House, running, until
 
 from interlock.cli import run
 from interlock.core.ids import uuid7_text
+from interlock.registry.gateways import read_live
 from interlock.store.database import Database
 from interlock.warehouse.ducklake import open_warehouse
 
@@ -29,7 +30,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     made.approve(package)
     made.route({"champion": (package, 10_000)})
     with running(made.serve(package), made.gateway(), made.recorder()):
+        until(lambda: reached(made), what="the gateway reaches the champion")
         yield made
+
+
+def reached(house: House) -> bool:
+    served = [one.endpoints.get("flight-delay") for one in read_live(house.project.gateways)]
+    return any(one is not None and one.arms["champion"] > 0 for one in served)
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ from interlock.core.settings import Mode, load_settings
 from interlock.release.keys import Keys
 from interlock.release.users import init_trust
 from interlock.training import starter
-from interlock.training.guess import Plan, guess, quoted
+from interlock.training.guess import Plan, guess
 from interlock.warehouse.ducklake import open_warehouse
+from interlock.warehouse.session import quoted
 
 SAMPLE_ROWS = 1_000_000
 """Guesses look at no more."""

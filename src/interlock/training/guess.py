@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from interlock.core.errors import InvalidData, NotFound
 from interlock.core.settings import Logical, Task
 from interlock.model.signature import twins
+from interlock.warehouse.session import quoted
 
 CATEGORY_VALUES = 200
 """Text with more different values is `string`."""
@@ -289,8 +290,3 @@ def _column(seen: Seen) -> str:
     if seen.kind in ("date", "local time"):
         return f"cast({name} as timestamp) at time zone 'UTC' as {name}"
     return name
-
-
-def quoted(name: str) -> str:
-    """A name as SQL takes it, whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
