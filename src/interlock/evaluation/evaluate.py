@@ -14,7 +14,7 @@ from interlock.evaluation.held_out import HeldOut
 from interlock.evaluation.metrics import baseline, measure
 from interlock.evaluation.paired import compare
 from interlock.evaluation.proof import offline_server, prove
-from interlock.evaluation.report import FORMAT, Report, RowsUsed, Subject
+from interlock.evaluation.report import FORMAT, Proof, Report, RowsUsed, Subject
 from interlock.evaluation.slices import by_slice
 from interlock.model import golden
 from interlock.model.columns import Array
@@ -50,30 +50,38 @@ def evaluate(
     choices: Choices,
     log: Log,
     *,
-    trained: golden.Golden | None = None,
+    proof: golden.Golden | Proof,
     note: str = "",
 ) -> Report:
-    """The report on `candidate`. `trained`: raw rows and what the training process itself gave for them, to be proved
-    equal; without it the proof takes the answers of the package in this process.
+    """The report on `candidate`. `proof`: raw rows and what the training process itself gave for them, to be proved equal
+    through a real model server; or the proof that was made so when the version was registered.
 
     Raises:
         RecipeFailed: the round trip changes an answer.
         InvalidData, PredictionFailed: the rows do not fit the candidate's signature, or its model raises on them.
     """
-    manifest = candidate.package.manifest
+    if isinstance(proof, Proof):
+        return msgspec.structs.replace(_report(candidate, rows, against, choices, log, note), proof=proof)
     with offline_server(candidate.package.directory) as server:  # gets ready while this process works
-        arrays = from_frame(manifest.signature.inputs, rows.table.frame)
-        numbers = Predictor(candidate.package).predict(arrays)
-        log(f"predicted {len(numbers)} held-out rows")
-        theirs = None
-        if against is not None:
-            theirs, note = _theirs(against, manifest, rows.table)
-            log(note or f"predicted the same rows with {against.subject.name}")
-        report = judge(candidate.subject, manifest, rows, numbers, theirs, choices)
-        proof = prove(server, manifest, trained or _some(manifest, arrays, numbers))
-        log(f"proved {proof.rows} rows over {', '.join(proof.codecs)}: worst relative difference {proof.worst:.1e}")
+        report = _report(candidate, rows, against, choices, log, note)
+        made = prove(server, candidate.package.manifest, proof)
+    log(f"proved {made.rows} rows over {', '.join(made.codecs)}: worst relative difference {made.worst:.1e}")
+    return msgspec.structs.replace(report, proof=made)
+
+
+def _report(
+    candidate: Candidate, rows: HeldOut, against: Candidate | None, choices: Choices, log: Log, note: str
+) -> Report:
+    manifest = candidate.package.manifest
+    numbers = Predictor(candidate.package).predict(from_frame(manifest.signature.inputs, rows.table.frame))
+    log(f"predicted {len(numbers)} held-out rows")
+    theirs = None
+    if against is not None:
+        theirs, note = _theirs(against, manifest, rows.table)
+        log(note or f"predicted the same rows with {against.subject.name}")
+    report = judge(candidate.subject, manifest, rows, numbers, theirs, choices)
     beside = against.subject if against is not None and theirs is not None else None
-    return msgspec.structs.replace(report, against=beside, note=note, proof=proof)
+    return msgspec.structs.replace(report, against=beside, note=note)
 
 
 def judge(
@@ -130,12 +138,6 @@ def _theirs(against: Candidate, manifest: Manifest, table: Table) -> tuple[NDArr
         return Predictor(against.package).predict(from_frame(signature.inputs, table.frame)), ""
     except (InvalidData, PredictionFailed) as error:
         return None, f"{name} cannot answer these rows: {error.message}"
-
-
-def _some(manifest: Manifest, arrays: list[Array], numbers: NDArray[np.float64]) -> golden.Golden:
-    """Evenly spaced rows for a proof."""
-    some = np.linspace(0, len(numbers) - 1, min(PROOF_ROWS, len(numbers))).astype(int)
-    return golden.decode(golden.encode(manifest.signature, [values[some] for values in arrays], numbers[some]))
 
 
 def _shaped(task: str, numbers: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+from interlock.core.errors import Corrupt
 from interlock.core.project import Project
 from interlock.core.settings import Settings
 from interlock.core.trust import read_trust
 from interlock.evaluation.evaluate import Candidate, Choices, Log, evaluate
 from interlock.evaluation.held_out import HeldOut, held_out
-from interlock.evaluation.report import Report, Subject, encode
+from interlock.evaluation.report import Report, Subject, decode, encode
 from interlock.model.package import verify
 from interlock.registry import evaluations
 from interlock.registry.packages import PackageStore
@@ -83,7 +84,10 @@ def evaluate_version(project: Project, database: Database, name: str, against: s
         other = registered(versions, against)
     found = compare_on(project, candidate, other)
     choices = Choices(threshold, settings.slices)
-    report = evaluate(candidate, found.rows, found.against, choices, log, note=found.note)
+    proof = decode(evaluations.latest(database, candidate.subject.package_digest).report).proof
+    if proof is None:
+        raise Corrupt(f"{candidate.subject.name} was registered without a round-trip proof", next="train it again")
+    report = evaluate(candidate, found.rows, found.against, choices, log, proof=proof, note=found.note)
     with database.write() as connection:
         digest = evaluations.store(
             connection,

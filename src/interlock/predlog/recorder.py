@@ -142,7 +142,7 @@ class Recorder:
     def _commit(self) -> None:
         tables: dict[str, pa.Table] = prediction_tables(self._predictions, self._schemas)
         tables |= feedback_tables(self._feedback)
-        if any(beat.last_seq for beat in self._beats):
+        if self._beats:
             tables["gateways"] = heartbeat_table(self._beats)
         if tables:
             self.sink.append(tables, self._pending)

@@ -93,7 +93,8 @@ async def _serve(project: Project, serve: ServeSettings, slot: int, host: str, p
     failed = [task.exception() for task in tasks if task.done() and not task.cancelled()]
     for task in tasks:
         task.cancel()
-    journal.append(Heartbeat(str(identity), now_us(), dict(endpoints.last_seq), True))
+    if endpoints.last_seq:
+        journal.append(Heartbeat(str(identity), now_us(), dict(endpoints.last_seq), True))
     await journal.close()
     (project.gateways / f"{slot}.json").unlink(missing_ok=True)
     for error in failed:
@@ -102,9 +103,12 @@ async def _serve(project: Project, serve: ServeSettings, slot: int, host: str, p
 
 
 async def _heartbeat(journal: Journal, endpoints: Endpoints) -> None:
+    said: dict[str, int] = {}
     while True:
         await asyncio.sleep(HEARTBEAT_SECONDS)
-        journal.append(Heartbeat(str(journal.gateway), now_us(), dict(endpoints.last_seq), False))
+        if endpoints.last_seq != said:
+            said = dict(endpoints.last_seq)
+            journal.append(Heartbeat(str(journal.gateway), now_us(), said, False))
 
 
 async def _acknowledge(folder: Path, slot: int, identity: str, endpoints: Endpoints) -> None:

@@ -25,8 +25,8 @@ from interlock.deploy.supervisor import Supervisor
 from interlock.release import audit
 from interlock.store.database import Database
 
-TICK_SECONDS = 0.05
-PLAN_SECONDS = 0.2
+TICK_SECONDS = 0.1
+PLAN_SECONDS = 0.3
 PORT_SECONDS = 12.0
 """A gateway of an `up` that was killed drains for at most ten seconds before it lets its port go."""
 

@@ -183,7 +183,7 @@ def evaluate(job: Job) -> None:
         found.against,
         judge.Choices(threshold, job.settings.slices),
         job.log,
-        trained=golden.decode((job.folder / "train" / "proof.json").read_bytes()),
+        proof=golden.decode((job.folder / "train" / "proof.json").read_bytes()),
         note=found.note,
     )
     job.log(", ".join(f"{name} {value:.4f}" for name, value in report.metrics.items()))

@@ -55,9 +55,7 @@ class Stage:
         config = self.directory / "interlock.toml"
         gateway, control = free_ports(2)
         text = config.read_text(encoding="utf-8")
-        config.write_text(
-            f"{text}\n[serve]\ngateway_port = {gateway}\ncontrol_port = {control}\ngateways = 2\n", encoding="utf-8"
-        )
+        config.write_text(f"{text}\n[serve]\ngateway_port = {gateway}\ncontrol_port = {control}\n", encoding="utf-8")
 
     def keys(self, role: str) -> Path:
         """The key directory of a role: nobody finds another's private key."""
@@ -125,7 +123,9 @@ class Stage:
                 return one["name"], one["pid"] or 0, one["state"] == "ready"
         raise NotFound(f"no process {prefix}")
 
-    def until(self, condition: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> float:
+    def until(
+        self, condition: Callable[[], bool], what: str, seconds: float = READY_SECONDS, pause: float = 0.3
+    ) -> float:
         """Wait for something; the seconds it took.
 
         Raises:
@@ -137,7 +137,7 @@ class Stage:
                 raise Unavailable(
                     f"{what} did not come true within {seconds:g} s", next=f"the logs are in {self.project.logs}"
                 )
-            time.sleep(0.02)
+            time.sleep(pause)
         return time.monotonic() - began
 
 
