@@ -49,7 +49,7 @@ clean: ## remove environments, caches and build results
 	@echo "Installing the pins of $< into .venv (about a minute the first time)"
 	@$(INSTALL) --require-hashes --no-build-isolation -r $<
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m compileall -q -j 0 -x '/tests/' .venv/lib
+	@$(BIN)/python -m compileall -q -j 0 -x '/tests/' .venv/lib src
 	@touch $@
 
 .venv/.build: requirements/build.txt

@@ -29,7 +29,7 @@ from interlock.registry.packages import PackageStore, package_hex
 
 ENDPOINT = "flight-delay"
 ADA, RITA, OTTO = PEOPLE["author"], PEOPLE["reviewer"], PEOPLE["operator"]
-SECOND_RUN_AFTER = 25
+SECOND_RUN_AFTER = 10
 """Seconds after which the schedule fires: the first run is queued by then."""
 
 
