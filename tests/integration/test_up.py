@@ -83,6 +83,7 @@ def test_children_die_with_a_killed_supervisor_and_another_takes_over(house: Hou
     up = start(house).ready()
     children = pids(house)
     up.kill()
+    up.stop()
     until(lambda: not [name for name, pid in children.items() if alive(pid)], what="the end of all children")
     again = start(house)
     try:
