@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple, assert_never
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from msgspec import Struct
-from scipy.stats import rankdata
 
 from interlock.core.settings import Task
 
@@ -177,7 +177,7 @@ def auc(y: Array, score: Array) -> float:
     negatives = len(y) - positives
     if not positives or not negatives:
         return float("nan")
-    ranks = float(rankdata(score)[y == 1].sum())
+    ranks = float(scipy.stats.rankdata(score)[y == 1].sum())
     return (ranks - positives * (positives + 1) / 2) / (positives * negatives)
 
 

@@ -14,8 +14,8 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
+import scipy
 from msgspec import Struct
-from scipy.stats import binomtest, false_discovery_control, rankdata
 
 from interlock.core.settings import Task
 from interlock.evaluation import metrics
@@ -91,9 +91,9 @@ def delong(y: Array, a: Array, b: Array, *, groups: Array | None = None, level: 
         raise ValueError(f"DeLong needs two rows of each class, got {m} positives and {k} negatives")
     influence = np.zeros(len(y))
     for sign, score in ((1, a), (-1, b)):
-        ranks = rankdata(score)
-        influence[positive] += sign * (ranks[positive] - rankdata(score[positive])) / k / m
-        influence[~positive] += sign * (1 - (ranks[~positive] - rankdata(score[~positive])) / m) / k
+        ranks = scipy.stats.rankdata(score)
+        influence[positive] += sign * (ranks[positive] - scipy.stats.rankdata(score[positive])) / k / m
+        influence[~positive] += sign * (1 - (ranks[~positive] - scipy.stats.rankdata(score[~positive])) / m) / k
     for rows in (positive, ~positive):
         influence[rows] -= influence[rows].mean()
     se = _standard_error(influence, y, groups)
@@ -111,7 +111,7 @@ def mcnemar(y: Array, label_a: Array, label_b: Array, *, level: float = LEVEL) -
     a, b = float(right_a.mean()), float(right_b.mean())
     low, high, p = a - b, a - b, 1.0
     if changed:
-        test = binomtest(gained, changed)
+        test = scipy.stats.binomtest(gained, changed)
         share = test.proportion_ci(level, method="exact")
         low, high = (float(2 * end - 1) * changed / n for end in (share.low, share.high))
         low, high, p = min(low, a - b), max(high, a - b), float(test.pvalue)  # the effect is an end where all agree
@@ -186,7 +186,7 @@ def delta(
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     """P values adjusted for the false discovery rate (Benjamini & Hochberg 1995), in the order given."""
-    return [float(p) for p in false_discovery_control(p_values)] if len(p_values) else []
+    return [float(p) for p in scipy.stats.false_discovery_control(p_values)] if len(p_values) else []
 
 
 def _codes(values: Array) -> Array:

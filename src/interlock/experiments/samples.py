@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import scipy
 from msgspec import Struct
-from scipy.special import gammaln
-from scipy.stats import chisquare
 
 ALPHA = 0.001
 CONCENTRATION = 100.0
@@ -46,7 +45,7 @@ def sample_ratio(units: Mapping[str, int], weights: Mapping[str, float]) -> Samp
     stray = sum(units.values()) - total
     p = 1.0
     if total and len(live) > 1:
-        p = float(chisquare(counts, [total * share for share in shares]).pvalue)
+        p = float(scipy.stats.chisquare(counts, [total * share for share in shares]).pvalue)
     e = e_value(counts, shares)
     expected = {arm: total * share for arm, share in zip(live, shares, strict=True)}
     return SampleRatio(dict(units), expected, stray, p, e, p < ALPHA or e >= 1 / ALPHA or stray > 0)
@@ -58,7 +57,7 @@ def e_value(counts: list[int], shares: list[float]) -> float:
     It depends on the counts alone, not on the order of arrival, and is 1 before the first unit.
     """
     prior = [CONCENTRATION * share for share in shares]
-    log_e = gammaln(CONCENTRATION) - gammaln(CONCENTRATION + sum(counts))
+    log_e = scipy.special.gammaln(CONCENTRATION) - scipy.special.gammaln(CONCENTRATION + sum(counts))
     for count, share, a in zip(counts, shares, prior, strict=True):
-        log_e += gammaln(a + count) - gammaln(a) - count * math.log(share)
+        log_e += scipy.special.gammaln(a + count) - scipy.special.gammaln(a) - count * math.log(share)
     return math.exp(min(float(log_e), 700.0))

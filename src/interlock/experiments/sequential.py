@@ -12,8 +12,8 @@ import math
 from statistics import NormalDist
 from typing import Literal
 
+import scipy
 from msgspec import Struct
-from scipy.stats import t as student
 
 from interlock.experiments.aggregates import Effect, Sums, absolute_effect
 
@@ -73,8 +73,8 @@ def welch(control: Sums, treatment: Sums, alpha: float) -> Interval | None:
     if effect is None or a is None or b is None or effect.se == 0:
         return None
     freedom = effect.se**4 / (a[1] ** 2 / (control.n - 1) + b[1] ** 2 / (treatment.n - 1))
-    reach = float(student.ppf(1 - alpha / 2, freedom)) * effect.se
-    p = float(2 * student.sf(abs(effect.effect) / effect.se, freedom))
+    reach = float(scipy.stats.t.ppf(1 - alpha / 2, freedom)) * effect.se
+    p = float(2 * scipy.stats.t.sf(abs(effect.effect) / effect.se, freedom))
     return Interval(effect.effect - reach, effect.effect + reach, p, None, alpha)
 
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from msgspec import Struct
-from scipy.stats import binom, chi2, norm
 
 PSI_FLOOR = 1e-4
 THRESHOLD = 0.2
@@ -63,7 +63,7 @@ def psi(reference: Counts, window: Counts, threshold: float = THRESHOLD, min_row
         before, now = (np.append(counts[~sparse], counts[sparse].sum()) for counts in (before, now))
         detail += f", {sparse.sum()} sparse ones pooled"
     p, q = np.maximum(before / m, PSI_FLOOR), np.maximum(now / n, PSI_FLOOR)
-    null = float(chi2.ppf(CONFIDENCE, len(p) - 1)) * (1 / n + 1 / m) if len(p) > 1 else 0.0
+    null = float(scipy.stats.chi2.ppf(CONFIDENCE, len(p) - 1)) * (1 / n + 1 / m) if len(p) > 1 else 0.0
     value = float(((q - p) * np.log(q / p)).sum())
     return _graded(value, null, threshold, n, min_rows, detail)
 
@@ -86,7 +86,7 @@ def score_shift(
         raise ValueError(f"a score shift needs a reference with spread, got deviation {deviation} over {m} rows")
     if n == 0:
         return Check(value=None, threshold=threshold, n=0, verdict="too small", detail="score shift")
-    null = float(norm.ppf((1 + CONFIDENCE) / 2)) * math.sqrt(1 / m + (spread / deviation) ** 2 / n)
+    null = float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2)) * math.sqrt(1 / m + (spread / deviation) ** 2 / n)
     value = abs(now - mean) / deviation
     return _graded(value, null, threshold, n, min_rows, "score shift")
 
@@ -110,7 +110,7 @@ def class_surge(reference_share: float, count: int, n: int) -> Check:
     if n == 0:
         return Check(value=None, threshold=SURGE_RATIO, n=0, verdict="too small", detail="class surge")
     ratio = count / n / share
-    by_chance = float(binom.sf(count - 1, n, share)) >= 1 - CONFIDENCE
+    by_chance = float(scipy.stats.binom.sf(count - 1, n, share)) >= 1 - CONFIDENCE
     verdict: Verdict = "ok" if ratio < SURGE_RATIO else "too small" if by_chance else "alert"
     return Check(value=ratio, threshold=SURGE_RATIO, n=n, verdict=verdict, detail="class surge")
 
