@@ -90,20 +90,3 @@ class Heartbeat(msgspec.Struct, array_like=True, frozen=True, tag="h"):
 
 
 Record = Schema | Prediction | Feedbacks | Heartbeat
-
-
-class Batch(msgspec.Struct):
-    """What the recorder hands to the row sink in one transaction: records and how far each segment is read."""
-
-    schemas: dict[str, Schema]
-    predictions: list[tuple[str, Prediction]]
-    """With the gateway incarnation that wrote each."""
-    feedback: list[Feedback]
-    heartbeats: list[Heartbeat]
-    marks: dict[str, int]
-    """Segment id → end offset of the last frame in this batch."""
-
-    @property
-    def size(self) -> int:
-        """Rows it will write, roughly."""
-        return sum(max(1, record.rows) for _, record in self.predictions) + len(self.feedback)

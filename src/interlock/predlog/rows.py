@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -32,26 +34,29 @@ def _milliseconds(values: Iterable[int]) -> pa.Array:
     return pa.array([value / 1000 for value in values], pa.float64())
 
 
-_FIXED: tuple[tuple[str, str, pa.DataType], ...] = (
-    ("role", "role", pa.string()),
-    ("request_id", "request_id", pa.string()),
-    ("received_at", "received_at", TIME),
-    ("event_time", "event_time", TIME),
-    ("endpoint", "endpoint", pa.string()),
-    ("unit_id", "unit_id", pa.string()),
-    ("unit_source", "unit_source", pa.string()),
-    ("experiment", "experiment", pa.string()),
-    ("phase", "phase", pa.int32()),
-    ("arm", "arm", pa.string()),
-    ("propensity", "propensity", pa.float64()),
-    ("model", "model", pa.string()),
-    ("version", "version", pa.int32()),
-    ("package_digest", "package_digest", pa.string()),
-    ("route_revision", "route_revision", pa.int32()),
-    ("outcome", "outcome", pa.string()),
-    ("reason", "reason", pa.string()),
-    ("seq", "seq", pa.int64()),
-)
+_FIXED: dict[str, pa.DataType] = {
+    "role": pa.string(),
+    "request_id": pa.string(),
+    "received_at": TIME,
+    "event_time": TIME,
+    "endpoint": pa.string(),
+    "unit_id": pa.string(),
+    "unit_source": pa.string(),
+    "experiment": pa.string(),
+    "phase": pa.int32(),
+    "arm": pa.string(),
+    "propensity": pa.float64(),
+    "model": pa.string(),
+    "version": pa.int32(),
+    "package_digest": pa.string(),
+    "route_revision": pa.int32(),
+    "outcome": pa.string(),
+    "reason": pa.string(),
+    "seq": pa.int64(),
+}
+"""Columns that a record holds as they are."""
+_DERIVED = ("prediction_id", "latency_us", "model_us", "inputs", "outputs", "rows")
+_fields = attrgetter(*_FIXED, *_DERIVED)
 
 
 def prediction_tables(records: Sequence[tuple[str, Prediction]], schemas: dict[str, Schema]) -> dict[str, pa.Table]:
@@ -67,38 +72,34 @@ def prediction_tables(records: Sequence[tuple[str, Prediction]], schemas: dict[s
 
 
 def _predictions(group: list[tuple[str, Prediction]], schema: Schema | None) -> pa.Table:
-    records = [record for _, record in group]
-    counts = [max(1, record.rows) for record in records]
-    columns: dict[str, pa.Array] = {"prediction_id": uuids(record.prediction_id for record in records)}
-    for name, attribute, kind in _FIXED:
-        columns[name] = pa.array([getattr(record, attribute) for record in records], kind)
+    """Transposed by `zip`, column by column: a loop over rows and fields would cost three times as much."""
+    gateways, records = zip(*group, strict=True)
+    *fixed, ids, latencies, models, inputs, outputs, rows = zip(*map(_fields, records), strict=True)
+    counts = [max(1, count) for count in rows]
+    columns = {name: pa.array(column, kind) for (name, kind), column in zip(_FIXED.items(), fixed, strict=True)}
+    columns["prediction_id"] = uuids(ids)
     columns["rules"] = pa.array([[]] * len(records), pa.list_(pa.string()))
-    columns["latency_ms"] = _milliseconds(record.latency_us for record in records)
-    columns["model_latency_ms"] = _milliseconds(record.model_us for record in records)
-    columns["gateway"] = uuids(gateway for gateway, _ in group)
+    columns["latency_ms"] = _milliseconds(latencies)
+    columns["model_latency_ms"] = _milliseconds(models)
+    columns["gateway"] = uuids(gateways)
     table = pa.table(columns)
     if sum(counts) != len(records):
         table = table.take(pa.array([i for i, count in enumerate(counts) for _ in range(count)], pa.int64()))
     table = table.append_column("row", pa.array([row for count in counts for row in range(count)], pa.int32()))
     if schema is not None:
-        for prefix, fields, values in (
-            ("in_", schema.inputs, lambda record: record.inputs),
-            ("out_", schema.outputs, lambda record: record.outputs),
-        ):
-            for i, field in enumerate(fields):
-                table = table.append_column(prefix + field.name, _values(field, i, records, counts, values))
+        for prefix, fields, held in (("in_", schema.inputs, inputs), ("out_", schema.outputs, outputs)):
+            for field, column in zip(fields, _columns(held, counts, len(fields)), strict=True):
+                table = table.append_column(prefix + field.name, pa.array(column, TYPES[field.type], from_pandas=True))
     return table
 
 
-def _values(
-    field: Field, i: int, records: list[Prediction], counts: list[int], values: Callable[[Prediction], Sequence[Any]]
-) -> pa.Array:
-    flat: list[Any] = []
-    for record, count in zip(records, counts, strict=True):
-        held = values(record)
-        column = held[i] if held else None
-        flat.extend([None] * count if column is None else column)
-    return pa.array(flat, TYPES[field.type], from_pandas=True)
+def _columns(held: Sequence[Any], counts: list[int], width: int) -> Iterator[list[Any]]:
+    """The values of each field over all rows; None where a record does not hold the field."""
+    nothing = (None,) * width
+    for parts in zip(*(one or nothing for one in held), strict=True):
+        if None in parts:
+            parts = [[None] * count if part is None else part for part, count in zip(parts, counts, strict=True)]
+        yield list(chain.from_iterable(parts))
 
 
 def feedback_tables(items: Sequence[tuple[int, Feedback]]) -> dict[str, pa.Table]:
