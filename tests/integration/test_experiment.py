@@ -232,7 +232,7 @@ def test_nothing_yet_is_invalid_with_a_reason(lab: Lab, built: tuple[Insight, li
     route = lab.route(5000)
     found = lab.analyse()
     assert (found.verdict, found.effect, found.srm_p, found.units) == ("INVALID", None, 1.0, 0)
-    assert "no data in control" in found.reasons
+    assert "no data in champion" in found.reasons
     lab.log(lab.house.ask(route, UNITS[:40], START))
     few = lab.analyse()
     assert few.verdict == "CONTINUE"

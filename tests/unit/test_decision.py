@@ -63,10 +63,10 @@ def test_a_mismatch_blocks_even_a_rollback() -> None:
 
 
 def test_no_data_or_a_metric_that_one_arm_lacks_is_invalid() -> None:
-    assert decided({}).reasons == ("no data in treatment",)
-    assert decided({"brier": arm()["brier"]}).reasons == ("metric 'loss' is missing in treatment",)
+    assert decided({}).reasons == ("no data in challenger",)
+    assert decided({"brier": arm()["brier"]}).reasons == ("metric 'loss' is missing in challenger",)
     zero = {**arm(), "brier": sums_of(np.ones(500), np.zeros(500))}
-    assert decided(arm(), control=zero).reasons == ("metric 'brier' is missing in control",)
+    assert decided(arm(), control=zero).reasons == ("metric 'brier' is missing in champion",)
 
 
 def test_a_harmful_guardrail_rolls_back_before_anything_else() -> None:

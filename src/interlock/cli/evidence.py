@@ -15,7 +15,7 @@ def evidence(report: Report) -> list[Part]:
     left = f", {rows.left_out} left out that the other was trained on" if rows.left_out else ""
     parts: list[Part] = [
         f"{report.subject.name} on {rows.n} rows that it has not seen, {rows.first} to {rows.last}{left}",
-        f"compared with {against.name} on the same rows" if against else f"nothing to compare with: {report.note}",
+        f"compared with {against.name} on the same rows" if against else ": ".join(filter(None, ("nothing to compare with", report.note))),
         "",
         Columns(_metrics(report), ("metric", "better", "this", "other", "difference", "low", "high", "p", "naive")),
     ]

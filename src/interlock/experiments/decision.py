@@ -220,7 +220,7 @@ def _invalid(
         reasons.append(
             f"sample-ratio mismatch: {sample_ratio.units} (p = {sample_ratio.p:.2g}, e = {sample_ratio.e:.2g})"
         )
-    for arm, sums in (("control", control), ("treatment", treatment)):
+    for arm, sums in (("champion", control), ("challenger", treatment)):
         if not any(part.n for part in sums.values()):
             reasons.append(f"no data in {arm}")
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -82,6 +83,7 @@ class _Up:
         finally:
             self.supervisor.stop()
             (self.project.state / "up.json").unlink(missing_ok=True)
+            shutil.rmtree(self.project.sockets, ignore_errors=True)
 
     def _require_ports(self, stop: threading.Event) -> None:
         wanted = ((self.serve.gateway_port, "[serve] gateway_port"), (self.serve.control_port, "[serve] control_port"))
