@@ -13,9 +13,11 @@ def evidence(report: Report) -> list[Part]:
     """Rows, metrics, slices and the round-trip proof of a report."""
     rows, against = report.rows, report.against
     left = f", {rows.left_out} left out that the other was trained on" if rows.left_out else ""
+    alone = "nothing to compare with" + (f": {report.note}" if report.note else "")
+    compared = f"compared with {against.name} on the same rows" if against else alone
     parts: list[Part] = [
         f"{report.subject.name} on {rows.n} rows that it has not seen, {rows.first} to {rows.last}{left}",
-        f"compared with {against.name} on the same rows" if against else ": ".join(filter(None, ("nothing to compare with", report.note))),
+        compared,
         "",
         Columns(_metrics(report), ("metric", "better", "this", "other", "difference", "low", "high", "p", "naive")),
     ]

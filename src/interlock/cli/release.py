@@ -57,8 +57,8 @@ def deploy(
         raise Usage("say which arm, once", next=f"interlock deploy {version} --to {to} --as champion --as NAME")
     if not 1 <= replicas <= 64:
         raise Usage(f"--replicas {replicas}: from 1 to 64")
-    if weight and arms[0] == CHAMPION:
-        raise Usage("--weight is a challenger's; the champion has what the others leave")
+    if weight and not arms[0].startswith("challenger"):
+        raise Usage("--weight is a challenger's; the champion has what the others leave, a shadow is asked everything")
     rollout = _rollout(session, people[0] if people else None)
     buckets = parse_percent(weight or "10%")
     outcome = rollout.deploy(version, to, arms[0], buckets=buckets, replicas=replicas, reason=reason)
@@ -184,12 +184,14 @@ def _settled(session: Flags, rollout: Rollout, outcome: Outcome, *, no_wait: boo
             "phase": route.experiment.phase,
             "arms": rows,
             "standby": f"{route.standby.model}:{route.standby.version}" if route.standby else None,
+            "shadows": {one.name: f"{one.model}:{one.version}" for one in route.shadows},
             "gateways": gateways,
             "curl": curl,
         },
         (
             Columns(rows, ("arm", "version", "label", "percent", "replicas")),
             *([f"stands by: {route.standby.model}:{route.standby.version}"] if route.standby else []),
+            *(f"{one.name}: {one.model}:{one.version}, asked everything, answers nobody" for one in route.shadows),
             _obeyed(outcome, gateways, no_wait=no_wait),
         ),
         "\n".join(ask),

@@ -104,6 +104,24 @@ class UnknownVersion(InvalidRequest):
     code = "unknown_version"
 
 
+class Unauthenticated(InterlockError):
+    """This endpoint wants an API key, and none came, or one that is unknown, expired or not for this."""
+
+    code = "unauthenticated"
+
+
+class RuleRefused(InterlockError):
+    """A rule of the endpoint refuses this request."""
+
+    code = "rule_refused"
+
+
+class Overloaded(InterlockError):
+    """More requests are under way than MAX_CONCURRENCY allows; try again a little later."""
+
+    code = "overloaded"
+
+
 class Unavailable(InterlockError):
     """Nobody can answer now: deactivated, draining, no live upstream, log not writable."""
 

@@ -152,11 +152,10 @@ def _trust(project: Project) -> Iterator[Check]:
         "trust", True, f"trust.json verifies: revision {trust.revision}, {len(trust.keys)} key(s), {trust.mode}"
     )
     routes = RouteStore(project.routes)
-    served = {digest for name in routes.endpoints() for digest in routes.read(name, trust).replicas().values()}
+    found = [routes.read(name, trust) for name in routes.endpoints()]
+    served = {digest for one in found for digest in {**one.replicas(), **one.shadow_replicas()}.values()}
     approvals = sum(len(read_decisions(project.approvals, digest, trust)) for digest in served)
-    yield Check(
-        "trust", True, f"{len(routes.endpoints())} route(s) and {approvals} decision(s) on what they serve verify"
-    )
+    yield Check("trust", True, f"{len(found)} route(s) and {approvals} decision(s) on what they serve verify")
 
 
 def _audit(project: Project) -> Iterator[Check]:

@@ -9,6 +9,7 @@ from interlock.core.project import Project
 from interlock.core.settings import ServeSettings
 from interlock.core.trust import read_trust
 from interlock.deploy.supervisor import ProcessSpec
+from interlock.registry.gateways import read_live
 from interlock.registry.packages import PackageStore, package_hex
 from interlock.registry.routes import RouteStore
 
@@ -29,32 +30,40 @@ def fixed(project: Project, serve: ServeSettings) -> list[ProcessSpec]:
 
 
 def replicas(project: Project) -> tuple[list[ProcessSpec], dict[str, str]]:
-    """A model server for every replica in a verified route, and why other endpoints' routes are refused."""
+    """A model server for every replica in a verified route, and why other endpoints' routes are refused.
+
+    Those that a gateway still asks go on too, until it has swapped them for the newest revision's.
+    """
     store, refused = RouteStore(project.routes), {}
-    needed: dict[str, str] = {}
+    serving: dict[str, str] = {}
+    shadows: dict[str, str] = {}
     fingerprint = project.root_fingerprint()
-    for endpoint in store.endpoints():
+    for status in read_live(project.gateways):
+        for endpoint in status.endpoints.values():
+            serving |= endpoint.replicas
+    for name in store.endpoints():
         try:
-            needed |= store.read(endpoint, read_trust(project.trust, fingerprint)).replicas()
+            route = store.read(name, read_trust(project.trust, fingerprint))
         except InterlockError as error:
-            refused[endpoint] = error.message
+            refused[name] = error.message
+        else:
+            serving |= route.replicas()
+            shadows |= route.shadow_replicas()
     sockets, packages = project.make_sockets(), PackageStore(project.packages)
-    specs = [
-        ProcessSpec(
-            f"model-server-{name}",
-            _command(
-                "model_server",
-                *("--package", str(packages.path(digest))),
-                *("--approval", str(project.approvals / package_hex(digest))),
-                *("--trust", str(project.trust)),
-                *("--root", fingerprint),
-                *("--socket", str(sockets / name)),
-            ),
-            2,
+
+    def server(name: str, digest: str) -> ProcessSpec:
+        command = _command(
+            "model_server",
+            *("--package", str(packages.path(digest))),
+            *("--approval", str(project.approvals / package_hex(digest))),
+            *("--trust", str(project.trust)),
+            *("--root", fingerprint),
+            *("--socket", str(sockets / name)),
+            *(("--scope", "shadow") if name in shadows else ()),
         )
-        for name, digest in needed.items()
-    ]
-    return specs, refused
+        return ProcessSpec(f"model-server-{name}", command, 2)
+
+    return [server(name, digest) for name, digest in {**serving, **shadows}.items()], refused
 
 
 def _command(process: str, *arguments: str) -> tuple[str, ...]:

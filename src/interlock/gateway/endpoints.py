@@ -1,115 +1,37 @@
 """The endpoints that this gateway serves, as its verified route documents say; a new revision is taken within a second.
 
 Needs no control plane and no database: signed files are enough. A document that is altered, older than one already seen, or
-names a package without a valid approval is refused, and the one before stays in force.
+brings a package without a valid approval is refused, and the one before stays in force. Of a document that is taken the
+parameters hold at once; its arms take over when their replicas answer, and until then those before them go on. An arm that
+loses its approval while it serves is closed within a second.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from interlock.core.assignment import BUCKETS, bucket, owner_table, share
+from interlock.core.assignment import BUCKETS, share
 from interlock.core.clock import Clock, iso
-from interlock.core.errors import InterlockError, NotFound, Tampered, Unavailable, UnknownVersion
+from interlock.core.errors import InterlockError, NotFound, Refused, Tampered
 from interlock.core.files import write_atomic
 from interlock.core.trust import TrustRoot, read_trust
-from interlock.gateway.parameters import effective, pins
-from interlock.gateway.upstream import Replica
+from interlock.gateway.arms import STANDBY, Endpoint, ServedArm, schema_of
+from interlock.gateway.parameters import pins
+from interlock.gateway.upstream import Replica, eject_silent
 from interlock.model.package import read_manifest
 from interlock.model.signature import Signature
-from interlock.predlog.record import Field, Schema
-from interlock.registry.approvals import read_decisions, require_approval
+from interlock.registry.approvals import Scope, read_decisions, require_approval
 from interlock.registry.gateways import EndpointStatus
-from interlock.registry.packages import PackageStore
-from interlock.registry.routes import Arm, Parameters, RouteDocument, RouteStore
+from interlock.registry.packages import PackageStore, package_hex
+from interlock.registry.routes import Arm, RouteDocument, RouteStore, Standby
 
 POLL_SECONDS = 0.2
-
-
-class ServedArm(msgspec.Struct, frozen=True):
-    """An arm with everything a request needs."""
-
-    arm: Arm
-    signature: Signature
-    schema: Schema
-    replicas: tuple[Replica, ...]
-    propensity: float
-    approval: str
-    known: tuple[tuple[int, str, frozenset[str]], ...]
-    """Position, name and known values of the category inputs."""
-
-    def pick(self, tried: list[Replica]) -> Replica:
-        """The live replica with the least to do, an untried one first.
-
-        Raises:
-            Unavailable: none lives.
-        """
-        live = [replica for replica in self.replicas if replica.live]
-        if not live:
-            raise Unavailable(f"no replica of arm {self.arm.name} (version {self.arm.version}) is live")
-        return min(live, key=lambda replica: (replica in tried, replica.load))
-
-
-class Endpoint:
-    """One endpoint under one revision. `seq` counts on through all revisions of this gateway incarnation."""
-
-    def __init__(
-        self, route: RouteDocument, digest: str, arms: dict[str, ServedArm], pinned: dict[str, tuple[str, str]]
-    ) -> None:
-        self.route = route
-        self.digest = digest
-        self.arms = arms
-        self.pinned = pinned
-        self.parameters: Parameters = effective(route.parameters, pinned)
-        self.error: str | None = None
-        names = owner_table({name: served.arm.ranges for name, served in arms.items()}) if arms else []
-        self._owners = [arms[name] for name in names]
-        self._forced = self._find(self.parameters.active_model) if self.parameters.active_model else None
-
-    @property
-    def live(self) -> bool:
-        """Whether every arm that gets traffic has a live replica."""
-        getting = [served for served in self.arms.values() if served.propensity > 0]
-        return bool(getting) and all(any(replica.live for replica in served.replicas) for served in getting)
-
-    def choose(self, unit: str, version: str) -> tuple[ServedArm, bool]:
-        """The arm for a unit, and whether chance (and not a pin or ACTIVE_MODEL) chose it.
-
-        Raises:
-            UnknownVersion: the pinned version is not live, or pinning is not allowed here.
-            Unavailable: nothing is deployed.
-        """
-        if version:
-            if not self.route.allow_version_pin:
-                raise UnknownVersion(f"endpoint {self.route.endpoint} does not allow to pin a version")
-            return self._find(version), False
-        if self._forced is not None:
-            return self._forced, False
-        if not self._owners:
-            raise Unavailable(f"nothing is deployed at endpoint {self.route.endpoint}")
-        return self._owners[bucket(self.route.experiment.salt, unit)], True
-
-    def _find(self, wanted: str) -> ServedArm:
-        for name, served in self.arms.items():
-            if wanted in (name, str(served.arm.version), f"{served.arm.model}:{served.arm.version}"):
-                return served
-        raise UnknownVersion(f"no live arm of endpoint {self.route.endpoint} serves {wanted!r}")
-
-    def status(self) -> EndpointStatus:
-        """What this gateway acknowledges."""
-        return EndpointStatus(
-            revision=self.route.revision,
-            digest=self.digest,
-            error=self.error,
-            arms={name: sum(replica.live for replica in served.replicas) for name, served in self.arms.items()},
-            pinned={name: variable for name, (variable, _) in self.pinned.items()},
-            parameters=msgspec.to_builtins(self.parameters),
-        )
+replace = msgspec.structs.replace
 
 
 class Endpoints:
@@ -139,6 +61,7 @@ class Endpoints:
         self._seen_file = seen
         self._environment = environment
         self._clock = clock
+        self._newest: dict[str, Endpoint] = {}
         self._replicas: dict[str, Replica] = {}
         self._seen: dict[str, tuple[int, str]] = self._read_seen()
         self._looked: dict[str, Any] = {}
@@ -162,29 +85,36 @@ class Endpoints:
         return number
 
     async def watch(self) -> None:
-        """Look for new revisions, for ever."""
+        """Look for new revisions, lost approvals and silent replicas, for ever."""
         while True:
             self.refresh()
+            for endpoint in self.by_name.values():
+                for served in endpoint.all():
+                    eject_silent(served.replicas)
             await asyncio.sleep(POLL_SECONDS)
 
     def refresh(self) -> None:
-        """Take what is new on disk."""
+        """Take what is new on disk, and swap to arms that have come up."""
         for name in self._routes.endpoints():
             marker = self._marker(name)
-            if marker == self._looked.get(name) and name not in self.refused:
-                continue
-            self._looked[name] = marker
-            try:
-                self._take(name)
-                self.refused.pop(name, None)
-            except (InterlockError, OSError) as error:
-                self.refused[name] = str(error)
-                if name in self.by_name:
-                    self.by_name[name].error = str(error)
+            if marker != self._looked.get(name) or name in self.refused:
+                self._looked[name] = marker
+                try:
+                    self._take(name)
+                    self.refused.pop(name, None)
+                except (InterlockError, OSError) as error:
+                    self.refused[name] = str(error)
+            newest = self._newest.get(name)
+            if newest is not None and newest is not self.by_name.get(name) and newest.live:
+                self.by_name[name] = newest
+                self._drop_unused()
 
     def _marker(self, name: str) -> Any:
-        """Changes whenever the pointer or the trust root was replaced."""
-        stats = [(self._routes.folder / name / "current").stat(), self._trust[0].stat()]
+        """Changes whenever the pointer, the trust root or a decision about a served package does."""
+        served = self._newest[name].all() if name in self._newest else ()
+        decisions = (self._approvals / package_hex(one.arm.package_digest) for one in served)
+        watched = (self._routes.folder / name / "current", self._trust[0], *decisions)
+        stats = [path.stat() for path in watched if path.exists()]
         return [(stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in stats]
 
     def _take(self, name: str) -> None:
@@ -202,26 +132,55 @@ class Endpoints:
         self._remember(name, route.revision, digest)
 
     def _install(self, name: str, route: RouteDocument, digest: str, trust: TrustRoot) -> None:
-        now = self._clock.now()
-        arms = {}
-        for arm in route.arms:
-            manifest = read_manifest(self._packages.find(arm.package_digest), arm.package_digest)
-            decisions = read_decisions(self._approvals, arm.package_digest, trust)
-            approval = require_approval(decisions, arm.package_digest, manifest.author.name, "serve", trust, now)
-            signature = manifest.signature
-            arms[arm.name] = ServedArm(
-                arm=arm,
-                signature=signature,
-                schema=_schema(arm.package_digest, signature),
-                replicas=tuple(self._replica(replica, signature) for replica in arm.replicas),
-                propensity=share(arm.ranges) / BUCKETS,
-                approval="self-approved" if approval.predicate.self_approved else "approved",
-                known=tuple(
-                    (i, one.name, frozenset(one.categories)) for i, one in enumerate(signature.inputs) if one.categories
-                ),
+        self._newest[name] = newest = self._built(route, digest, trust)
+        current = self.by_name.get(name)
+        if current is not None and newest.parameters.activate and not newest.live:
+            before = current.route
+            route = replace(
+                route, arms=before.arms, standby=before.standby, shadows=before.shadows, experiment=before.experiment
             )
-        self.by_name[name] = Endpoint(route, digest, arms, pins(name, self._environment))
+            newest = self._built(route, digest, trust)
+        self.by_name[name] = newest
         self._drop_unused()
+
+    def _built(self, route: RouteDocument, digest: str, trust: TrustRoot) -> Endpoint:
+        arms = {arm.name: self._arm(route.endpoint, arm, "serve", trust) for arm in route.arms}
+        if route.standby is not None:
+            arms[STANDBY] = self._arm(route.endpoint, _as_arm(route.standby, STANDBY), "serve", trust, known=True)
+        shadows = (self._arm(route.endpoint, _as_arm(one, one.name), "shadow", trust) for one in route.shadows)
+        return Endpoint(route, digest, arms, tuple(shadows), pins(route.endpoint, self._environment))
+
+    def _arm(self, endpoint: str, arm: Arm, scope: Scope, trust: TrustRoot, *, known: bool = False) -> ServedArm:
+        """Verified. One that is served already, or stands by, is closed when it may not serve; a new one is refused."""
+        manifest = read_manifest(self._packages.find(arm.package_digest), arm.package_digest)
+        self_approved, closed = False, ""
+        try:
+            decisions = read_decisions(self._approvals, arm.package_digest, trust)
+            approval = require_approval(
+                decisions, arm.package_digest, manifest.author.name, scope, trust, self._clock.now()
+            )
+            self_approved = approval.predicate.self_approved
+        except Refused as error:
+            if not known and arm.package_digest not in self._packages_of(endpoint):
+                raise
+            closed = error.message
+        signature = manifest.signature
+        return ServedArm(
+            arm=arm,
+            signature=signature,
+            schema=schema_of(arm.package_digest, signature),
+            replicas=tuple(self._replica(replica, signature) for replica in arm.replicas),
+            propensity=share(arm.ranges) / BUCKETS,
+            approval="self-approved" if self_approved else "approved",
+            known=tuple(
+                (i, one.name, frozenset(one.categories)) for i, one in enumerate(signature.inputs) if one.categories
+            ),
+            closed=closed,
+        )
+
+    def _packages_of(self, endpoint: str) -> set[str]:
+        current = self.by_name.get(endpoint)
+        return {one.arm.package_digest for one in current.all()} if current else set()
 
     def _replica(self, name: str, signature: Signature) -> Replica:
         if name not in self._replicas:
@@ -229,7 +188,8 @@ class Endpoints:
         return self._replicas[name]
 
     def _drop_unused(self) -> None:
-        used = {replica.name for one in self.by_name.values() for arm in one.arms.values() for replica in arm.replicas}
+        endpoints: Iterable[Endpoint] = (*self.by_name.values(), *self._newest.values())
+        used = {replica.name for one in endpoints for served in one.all() for replica in served.replicas}
         for name in set(self._replicas) - used:
             self._replicas.pop(name).close()
 
@@ -245,24 +205,30 @@ class Endpoints:
 
     def statuses(self) -> dict[str, EndpointStatus]:
         """What to acknowledge, by endpoint; one that could never be verified shows as revision 0 with its error."""
-        known = {name: endpoint.status() for name, endpoint in self.by_name.items()}
+        known = {name: self._status(name, endpoint) for name, endpoint in self.by_name.items()}
         for name, error in self.refused.items():
             known.setdefault(name, EndpointStatus(0, "", error, {}, {}, {}))
         return known
+
+    def _status(self, name: str, endpoint: Endpoint) -> EndpointStatus:
+        """An arm that is not in force yet counts as not answering, so that whoever deployed it goes on waiting."""
+        newest = self._newest[name]
+        status = endpoint.status(self.refused.get(name))
+        waiting = {
+            one.arm.name: 0
+            for one in newest.all()
+            if one.arm.package_digest not in {other.arm.package_digest for other in endpoint.all()}
+        }
+        if not waiting:
+            return status
+        error = f"the arms before go on: no replica of {', '.join(waiting)} answers yet"
+        return replace(status, arms={**status.arms, **waiting}, error=status.error or error)
 
     def written_at(self) -> str:
         """The time for the acknowledgement."""
         return iso(self._clock.now())
 
 
-def _schema(package_digest: str, signature: Signature) -> Schema:
-    label = {"BOOL": "bool", "INT64": "int", "FP64": "float", "BYTES": "string"}
-    inputs = tuple(Field(spec.name, spec.type) for spec in signature.inputs)
-    if signature.task == "regression":
-        outputs: tuple[Field, ...] = (Field("value", "float"),)
-    else:
-        kind: Any = label[signature.label_datatype]
-        scores = Field("score", "float") if signature.task == "binary" else Field("probabilities", "floats")
-        by_name = {"label": Field("label", kind), scores.name: scores}
-        outputs = tuple(by_name[output.name] for output in signature.outputs())
-    return Schema(package_digest, inputs, outputs)
+def _as_arm(one: Standby, name: str) -> Arm:
+    """Without units of its own."""
+    return Arm(name, one.model, one.version, one.package_digest, one.label, one.replicas)

@@ -12,6 +12,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.requests: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        self.shadows: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self.unseen: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.latency: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(BUCKETS_MS) + 1))
         self.latency_us: defaultdict[str, int] = defaultdict(int)
@@ -28,6 +29,10 @@ class Metrics:
             i += 1
         buckets[i] += 1
 
+    def count_shadow(self, endpoint: str, shadow: str, outcome: str) -> None:
+        """A question to a shadow: answered, timeout, error, or dropped."""
+        self.shadows[endpoint, shadow, outcome] += 1
+
     def count_unseen(self, endpoint: str, name: str) -> None:
         """A category that training has not seen; it was answered."""
         self.unseen[endpoint, name] += 1
@@ -37,6 +42,11 @@ class Metrics:
         lines = ["# TYPE interlock_requests_total counter"]
         for (endpoint, arm, outcome), count in self.requests.items():
             lines.append(f'interlock_requests_total{{endpoint="{endpoint}",arm="{arm}",outcome="{outcome}"}} {count}')
+        lines.append("# TYPE interlock_shadow_requests_total counter")
+        for (endpoint, shadow, outcome), count in self.shadows.items():
+            lines.append(
+                f'interlock_shadow_requests_total{{endpoint="{endpoint}",shadow="{shadow}",outcome="{outcome}"}} {count}'
+            )
         lines.append("# TYPE interlock_unseen_categories_total counter")
         for (endpoint, name), count in self.unseen.items():
             lines.append(f'interlock_unseen_categories_total{{endpoint="{endpoint}",input="{_escaped(name)}"}} {count}')

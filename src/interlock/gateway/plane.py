@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-
-import msgspec
 
 from interlock.core.clock import now_us
 from interlock.core.errors import (
     DeadlineExceeded,
     InterlockError,
     InvalidRequest,
+    Overloaded,
     PredictionFailed,
+    RuleRefused,
     TooLarge,
     Unavailable,
 )
 from interlock.core.ids import uuid7_text
-from interlock.gateway.endpoints import Endpoint, Endpoints, ServedArm
+from interlock.gateway.arms import Endpoint, ServedArm
+from interlock.gateway.endpoints import Endpoints
 from interlock.gateway.metrics import Metrics
 from interlock.gateway.questions import Question, time_of, unit_of
-from interlock.gateway.upstream import LostReplica, Numbers, Replica
+from interlock.gateway.shadow import Shadows
+from interlock.gateway.trail import Reply, Trail, prediction
+from interlock.gateway.upstream import LostReplica, Numbers, Replica, until
 from interlock.model.answers import Answer, derive
 from interlock.model.columns import Column
 from interlock.model.signature import Signature
 from interlock.predlog.journal import Journal
-from interlock.predlog.record import Outcome, Prediction
+from interlock.predlog.record import Outcome
 
 ID_LENGTH = 256
+RETRY_SHARE, RETRY_CREDIT = 0.2, 1000.0
+"""At most one request in five is asked again in the long run, and so many at once when a replica goes."""
 log = logging.getLogger("interlock.gateway")
 
 
@@ -40,32 +46,10 @@ class Deactivated(Unavailable):
     code = "deactivated"
 
 
-class Reply(msgspec.Struct):
-    """What a skin encodes. `error` is set where there is no answer."""
-
-    prediction_id: str
-    endpoint: str
-    outcome: Outcome = "error"
-    reason: str = ""
-    arm: ServedArm | None = None
-    question: Question | None = None
-    rows: int = 0
-    answer: Answer | None = None
-    error: InterlockError | None = None
-
-
-class _Trail(msgspec.Struct):
-    """What is learnt of a request on its way, for the log."""
-
-    request_id: str
-    received_at: int
-    event_time: int
-    unit_id: str
-    unit_source: Any = "request"
-    chance: bool = False
-    propensity: float = 1.0
-    columns: list[Column] = []
-    model_us: int = 0
+REASONS: dict[type[InterlockError], Outcome] = {
+    DeadlineExceeded: "timeout", Deactivated: "deactivated", Overloaded: "shed",
+}  # fmt: skip
+"""What an error is in the log; every other one is `error`."""
 
 
 class Plane:
@@ -75,6 +59,9 @@ class Plane:
         self.endpoints = endpoints
         self.journal = journal
         self.metrics = metrics
+        self.shadows = Shadows(journal, metrics)
+        self._loop = asyncio.get_running_loop()
+        self._retries = RETRY_CREDIT
 
     async def predict(
         self,
@@ -85,8 +72,9 @@ class Plane:
         *,
         too_large: bool,
         version: str,
+        patience: float = math.inf,
     ) -> Reply:
-        """Answer one request and keep it in the log before returning.
+        """Answer one request and keep it in the log before returning; `patience`: seconds the client waits.
 
         Raises:
             NotFound: no such endpoint; it is not logged.
@@ -97,27 +85,31 @@ class Plane:
         began, received = time.perf_counter_ns(), now_us()
         seq = self.endpoints.next_seq(name)
         reply = Reply(prediction_id=uuid7_text(), endpoint=name)
-        trail = _Trail(reply.prediction_id, received, received, reply.prediction_id)
+        trail = Trail(reply.prediction_id, received, received, reply.prediction_id)
+        endpoint.under_way += 1
         try:
             if too_large:
                 raise TooLarge("the body is over 10 MiB")
             reply.question = question = parse(body)
             _identify(trail, question, headers)
-            await self._answer(endpoint, question, trail, reply, version, began)
+            trail.deadline = self._loop.time() + min(endpoint.parameters.timeout_second, patience)
+            await self._answer(endpoint, question, trail, reply, version)
         except InterlockError as error:
             _settle(endpoint, trail, reply, error)
         except Exception:
             log.exception("unexpected error at endpoint %s", name)
             _settle(endpoint, trail, reply, PredictionFailed("internal error; the gateway's log says more"))
+        finally:
+            endpoint.under_way -= 1
         latency = (time.perf_counter_ns() - began) // 1000
-        self._keep(endpoint, trail, reply, seq, latency)
+        self.journal.append(
+            prediction(endpoint, reply, trail, seq, latency, reply.arm), reply.arm.schema if reply.arm else None
+        )
         await asyncio.shield(self.journal.written())
         self.metrics.count(name, reply.outcome, reply.arm.arm.name if reply.arm else "", latency)
         return reply
 
-    async def _answer(
-        self, endpoint: Endpoint, question: Question, trail: _Trail, reply: Reply, version: str, began: int
-    ) -> None:
+    async def _answer(self, endpoint: Endpoint, question: Question, trail: Trail, reply: Reply, version: str) -> None:
         parameters = endpoint.parameters
         reply.arm, trail.chance = arm, chance = endpoint.choose(trail.unit_id, version)
         trail.propensity = arm.propensity if chance else 1.0
@@ -126,11 +118,36 @@ class Plane:
         self._count_unseen(endpoint.route.endpoint, arm, trail.columns)
         if not parameters.activate:
             raise Deactivated(f"endpoint {endpoint.route.endpoint} is deactivated")
-        deadline = began / 1e9 + parameters.timeout_second
-        numbers = await _ask(arm, rows, trail.columns, deadline, parameters.retry, self.metrics)
+        if arm.closed:
+            raise Unavailable(f"endpoint {endpoint.route.endpoint} has nobody who may answer: {arm.closed}")
+        if endpoint.under_way > parameters.max_concurrency:
+            raise Overloaded(f"more than {parameters.max_concurrency} requests are under way")
+        if endpoint.shadows:
+            self.shadows.offer(endpoint, question, trail, reply)
+        numbers = await self._ask(arm, rows, trail, parameters.retry)
         trail.model_us = numbers.model_us
         reply.answer = derive(arm.signature, numbers.values, parameters.threshold)
         reply.outcome = "answered"
+
+    async def _ask(self, arm: ServedArm, rows: int, trail: Trail, retries: int) -> Numbers:
+        """Ask a replica; when it is lost, another one, as long as there is time, one is left and the budget lasts.
+
+        Raises:
+            DeadlineExceeded: the time is over.
+            Unavailable: no replica lives, or all that were tried went away.
+        """
+        tried: list[Replica] = []
+        self._retries = min(RETRY_CREDIT, self._retries + RETRY_SHARE)
+        while True:
+            replica = arm.pick(tried)
+            try:
+                return await until(replica.ask(rows, trail.columns, trail.deadline), trail.deadline)
+            except LostReplica:
+                tried.append(replica)
+                if len(tried) > retries or self._retries < 1 or self._loop.time() >= trail.deadline:
+                    raise
+                self._retries -= 1
+                self.metrics.retries += 1
 
     def _count_unseen(self, endpoint: str, arm: ServedArm, columns: list[Column]) -> None:
         for i, name, known in arm.known:
@@ -138,41 +155,8 @@ class Plane:
                 if value not in known and value is not None:
                     self.metrics.count_unseen(endpoint, name)
 
-    def _keep(self, endpoint: Endpoint, trail: _Trail, reply: Reply, seq: int, latency: int) -> None:
-        route, arm = endpoint.route, reply.arm
-        outside = not trail.chance or trail.unit_source != "client"
-        outputs = list(reply.answer.outputs.values()) if reply.answer else []
-        self.journal.append(
-            Prediction(
-                prediction_id=reply.prediction_id,
-                request_id=trail.request_id,
-                endpoint=route.endpoint,
-                received_at=trail.received_at,
-                event_time=trail.event_time,
-                unit_id=trail.unit_id,
-                unit_source=trail.unit_source,
-                experiment="" if outside else route.experiment.id,
-                phase=route.experiment.phase,
-                arm=arm.arm.name if arm else "",
-                propensity=trail.propensity,
-                model=arm.arm.model if arm else "",
-                version=arm.arm.version if arm else 0,
-                package_digest=arm.arm.package_digest if arm else "",
-                route_revision=route.revision,
-                outcome=reply.outcome,
-                reason=reply.reason,
-                latency_us=latency,
-                model_us=trail.model_us,
-                seq=seq,
-                rows=reply.rows if trail.columns or outputs else 0,
-                inputs=_logged(endpoint, arm, trail.columns),
-                outputs=outputs,
-            ),
-            arm.schema if arm else None,
-        )
 
-
-def _identify(trail: _Trail, question: Question, headers: Mapping[str, str]) -> None:
+def _identify(trail: Trail, question: Question, headers: Mapping[str, str]) -> None:
     parameters = question.parameters
     given = parameters.get("unit_id")
     unit = unit_of(headers.get("x-interlock-unit") if given is None else given)
@@ -186,57 +170,22 @@ def _identify(trail: _Trail, question: Question, headers: Mapping[str, str]) -> 
         trail.request_id = question.id[:ID_LENGTH]
 
 
-async def _ask(
-    arm: ServedArm, rows: int, columns: list[Column], deadline: float, retries: int, metrics: Metrics
-) -> Numbers:
-    """Ask a replica; when it is lost, another one, as long as there is time.
-
-    Raises:
-        DeadlineExceeded: the endpoint's TIMEOUT_SECOND is over.
-        Unavailable: no replica lives, or all that were tried went away.
-    """
-    tried: list[Replica] = []
-    loop = asyncio.get_running_loop()
-    while True:
-        replica = arm.pick(tried)
-        future = replica.ask(rows, columns)
-        left = deadline - time.perf_counter()
-        timer = loop.call_later(max(0.0, left), _expire, future)
-        try:
-            return await future
-        except LostReplica:
-            tried.append(replica)
-            if len(tried) > retries:
-                raise
-            metrics.retries += 1
-        finally:
-            timer.cancel()
-
-
-def _expire(future: asyncio.Future[Numbers]) -> None:
-    if not future.done():
-        future.set_exception(DeadlineExceeded("no answer within TIMEOUT_SECOND"))
-
-
-def _settle(endpoint: Endpoint, trail: _Trail, reply: Reply, error: InterlockError) -> None:
+def _settle(endpoint: Endpoint, trail: Trail, reply: Reply, error: InterlockError) -> None:
     """The outcome of a request that has no answer of its own: the fixed fallback where there is one, else the error."""
     reply.reason = error.message
     if isinstance(error, InvalidRequest):
         reply.outcome, reply.error, reply.rows = "invalid", error, 0
         return
-    reason = (
-        "timeout"
-        if isinstance(error, DeadlineExceeded)
-        else "deactivated"
-        if isinstance(error, Deactivated)
-        else "error"
-    )
+    if isinstance(error, RuleRefused):
+        reply.outcome, reply.error, reply.rows = "refused", error, 0
+        return
+    reason: Outcome = next((reason for kind, reason in REASONS.items() if isinstance(error, kind)), "error")
     fixed = endpoint.parameters.fallback
     if isinstance(fixed, dict) and reply.arm is not None and reply.rows:
         reply.outcome, reply.reason = "fallback", reason
         reply.answer = _fixed(reply.arm.signature, fixed, reply.rows, endpoint.parameters.threshold)
         return
-    reply.outcome, reply.error, reply.rows = (reason, error, 0)  # type: ignore[assignment]  # the three reasons are outcomes
+    reply.outcome, reply.error, reply.rows = reason, error, 0
 
 
 def _fixed(signature: Signature, fixed: dict[str, Any], rows: int, threshold: float) -> Answer:
@@ -244,14 +193,3 @@ def _fixed(signature: Signature, fixed: dict[str, Any], rows: int, threshold: fl
     if signature.task == "binary" and "label" not in fixed:
         return derive(signature, [float(fixed["score"])] * rows, threshold)
     return Answer({output.name: [fixed.get(output.name)] * rows for output in signature.outputs()})
-
-
-def _logged(endpoint: Endpoint, arm: ServedArm | None, columns: list[Column]) -> list[Column | None]:
-    """Columns as they are logged: NaN is a missing value there, LOG_INPUTS leaves others out."""
-    if arm is None or not columns:
-        return []
-    wanted = endpoint.parameters.log_inputs
-    if wanted == "all":
-        return list(columns)
-    names = {name.strip() for name in wanted.split(",")}
-    return [column if spec.name in names else None for spec, column in zip(arm.signature.inputs, columns, strict=True)]

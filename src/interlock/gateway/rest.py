@@ -8,8 +8,9 @@ from interlock.core.errors import InterlockError, NotFound, PredictionFailed, To
 from interlock.core.http import JSON, TEXT, Request, Response, error_response, json_response, status_of
 from interlock.gateway.feedback import read_feedback
 from interlock.gateway.metrics import Metrics
-from interlock.gateway.plane import Plane, Reply
+from interlock.gateway.plane import Plane
 from interlock.gateway.questions import OipQuestion, Question, ScoringQuestion
+from interlock.gateway.trail import Reply
 from interlock.model import oip
 
 SERVER = {"name": "interlock", "version": "0.1.0", "extensions": []}

@@ -1,26 +1,34 @@
 """A replica as the gateway sees it: one connection, waiting requests as one columnar message, no timer.
 
 At most two batches are in flight; what arrives meanwhile waits and becomes the next, larger batch. So the batch grows with the
-load and nobody waits for a clock.
+load and nobody waits for a clock. A replica that is silent for far longer than it ever takes is ejected: who waits for it goes
+to another one. It is asked again as soon as it says something.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 import numpy as np
 
-from interlock.core.errors import PredictionFailed, Unavailable
+from interlock.core.errors import DeadlineExceeded, PredictionFailed, Unavailable
 from interlock.model.columns import Column, pack
 from interlock.model.signature import Signature
-from interlock.model.wire import BatchRequest, decode_answer, frame, frames
+from interlock.model.wire import BatchAnswer, BatchRequest, decode_answer, frame, frames
 
 IN_FLIGHT = 2
 MAX_ROWS = 4096
 RECONNECT_SECONDS = 0.05
+SILENT_SECONDS = 0.3
+SILENT_FACTOR = 20
+"""Silent: nothing came for so many times the usual time of a batch, and at least `SILENT_SECONDS`."""
+LIES_SECONDS, LIES_LIMIT = 1.0, 60.0
+"""A replica whose answers do not fit their questions is left alone for so long, twice as long each time."""
 
 
 class LostReplica(Unavailable):
@@ -39,6 +47,22 @@ class Numbers(msgspec.Struct, frozen=True):
 Future = asyncio.Future[Numbers]
 
 
+class Waiting(NamedTuple):
+    """A request that travels with the next batch; `deadline` on the loop's clock."""
+
+    rows: int
+    columns: list[Column]
+    deadline: float
+    future: Future
+
+
+class Sent(NamedTuple):
+    """A batch on its way, since when."""
+
+    at: float
+    requests: list[Waiting]
+
+
 class Replica(asyncio.Protocol):
     """Connects, and reconnects for as long as it is wanted."""
 
@@ -48,8 +72,13 @@ class Replica(asyncio.Protocol):
         self.signature = signature
         self.load = 0
         """Requests waiting or in flight."""
-        self._waiting: list[tuple[int, list[Column], Future]] = []
-        self._sent: dict[int, list[tuple[int, Future]]] = {}
+        self.ejections = 0
+        self._ejected = False
+        self._usual = 0.0
+        self._lies = LIES_SECONDS
+        self._pause = 0.0
+        self._waiting: list[Waiting] = []
+        self._sent: dict[int, Sent] = {}
         self._number = 0
         self._scheduled = False
         self._wanted = True
@@ -61,7 +90,7 @@ class Replica(asyncio.Protocol):
     @property
     def live(self) -> bool:
         """Whether a verified server answers on its socket: it opens it only when ready."""
-        return self._transport is not None
+        return self._transport is not None and not self._ejected
 
     def close(self) -> None:
         """Stop wanting it; answers of requests in flight still come."""
@@ -72,11 +101,11 @@ class Replica(asyncio.Protocol):
         elif self._transport is not None:
             self._transport.close()
 
-    def ask(self, rows: int, columns: list[Column]) -> Future:
-        """Numbers for checked columns.
+    def ask(self, rows: int, columns: list[Column], deadline: float) -> Future:
+        """Numbers for checked columns; after `deadline` (on the loop's clock) the server need not begin.
 
         Raises (from the future):
-            LostReplica: the server died or closed before it answered.
+            LostReplica: the server died, closed or fell silent before it answered.
             PredictionFailed: the model raised on this request.
         """
         future: Future = self._loop.create_future()
@@ -84,7 +113,7 @@ class Replica(asyncio.Protocol):
             future.set_exception(LostReplica(f"replica {self.name} does not answer"))
             return future
         self.load += 1
-        self._waiting.append((rows, columns, future))
+        self._waiting.append(Waiting(rows, columns, deadline, future))
         if not self._scheduled and len(self._sent) < IN_FLIGHT:
             self._scheduled = True
             self._loop.call_soon(self._flush)  # everything that arrives in this tick travels together
@@ -96,30 +125,50 @@ class Replica(asyncio.Protocol):
             batch = self._take()
             if not batch:
                 continue
-            inputs = self.signature.inputs
             if len(batch) == 1:
-                columns = batch[0][1]
+                columns = batch[0].columns
             else:
-                columns = [[] for _ in inputs]
-                for _, parts, _ in batch:
-                    for column, part in zip(columns, parts, strict=True):
-                        column += part
+                parts = zip(*(one.columns for one in batch), strict=True)
+                columns = [list(chain.from_iterable(part)) for part in parts]
             self._number += 1
-            self._sent[self._number] = [(rows, future) for rows, _, future in batch]
-            message = BatchRequest([rows for rows, _, _ in batch], pack(inputs, columns))
+            now = self._loop.time()
+            self._sent[self._number] = Sent(now, batch)
+            left = int((max(one.deadline for one in batch) - now) * 1e6)
+            message = BatchRequest([one.rows for one in batch], pack(self.signature.inputs, columns), left)
             self._transport.write(frame(self._number, message))
 
-    def _take(self) -> list[tuple[int, list[Column], Future]]:
+    def _take(self) -> list[Waiting]:
         """The next batch; whoever gave up meanwhile is left out."""
         rows, count = 0, 0
         for waiting in self._waiting:
-            if count and rows + waiting[0] > MAX_ROWS:
+            if count and rows + waiting.rows > MAX_ROWS:
                 break
-            rows, count = rows + waiting[0], count + 1
+            rows, count = rows + waiting.rows, count + 1
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
-        alive = [one for one in taken if not one[2].done()]
+        alive = [one for one in taken if not one.future.done()]
         self.load -= len(taken) - len(alive)
         return alive
+
+    def silent(self, now: float) -> bool:
+        """Whether the oldest batch on its way has been for far longer than is usual."""
+        oldest = next(iter(self._sent.values()), None)
+        return oldest is not None and now - oldest.at > max(SILENT_SECONDS, SILENT_FACTOR * self._usual)
+
+    def eject(self, message: str) -> None:
+        """Ask it nothing until it speaks again; who waits may go to another replica."""
+        self._ejected = True
+        self.ejections += 1
+        self._tell_all(message)
+
+    def _tell_all(self, message: str) -> None:
+        """Who waits may go to another replica; a batch on its way stays known, so that its late answer is no surprise."""
+        waiting = [one for sent in self._sent.values() for one in sent.requests] + self._waiting
+        self._waiting = []
+        self.load = 0
+        self._sent = {number: Sent(sent.at, []) for number, sent in self._sent.items()}
+        for one in waiting:
+            if not one.future.done():
+                one.future.set_exception(LostReplica(message))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The server is there."""
@@ -127,16 +176,11 @@ class Replica(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Everybody who waits is told at once; they may go to another replica."""
+        """Everybody who waits is told, and the connection made again."""
         self._transport = None
-        futures = [future for sent in self._sent.values() for _, future in sent]
-        futures += [future for _, _, future in self._waiting]
+        self._ejected = False
+        self._tell_all(f"replica {self.name} went away before it answered")
         self._sent.clear()
-        self._waiting.clear()
-        self.load = 0
-        for future in futures:
-            if not future.done():
-                future.set_exception(LostReplica(f"replica {self.name} went away before it answered"))
         if self._wanted:
             self._task = self._loop.create_task(self._connect())
 
@@ -145,35 +189,84 @@ class Replica(asyncio.Protocol):
         self._buffer += data
         try:
             for number, payload in frames(self._buffer):
-                self._deliver(self._sent.pop(number), payload)
-        except (ValueError, KeyError, msgspec.DecodeError):
-            if self._transport is not None:  # not our protocol, or an answer nobody asked for
-                self._transport.abort()
+                answer = decode_answer(payload)
+                self._check(self._sent[number], answer)
+                self._deliver(self._sent.pop(number), answer)
+        except (ValueError, KeyError, msgspec.DecodeError) as error:
+            self._distrust(error)
             return
         self._flush()
 
-    def _deliver(self, sent: list[tuple[int, Future]], payload: bytes) -> None:
-        self.load -= len(sent)
-        answer = decode_answer(payload)
+    def _check(self, sent: Sent, answer: BatchAnswer) -> None:
+        """Whether it is an answer to that question.
+
+        Raises:
+            ValueError: it is not.
+        """
+        asked = self.signature.width * sum(one.rows for one in sent.requests)
+        numbers, rest = divmod(len(answer.numbers), 8)
+        if sent.requests and (
+            rest or numbers not in (0, asked) or (not numbers and len(answer.failures) < len(sent.requests))
+        ):
+            raise ValueError(f"{numbers} numbers for a batch of {asked}")
+
+    def _distrust(self, error: Exception) -> None:
+        """It answers what nobody asked: cut it off, and come back later, each time twice as late."""
+        self.eject(f"replica {self.name} does not speak our protocol: {error}")
+        self._pause, self._lies = self._lies, min(2 * self._lies, LIES_LIMIT)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _deliver(self, sent: Sent, answer: BatchAnswer) -> None:
+        self._ejected = False
+        self._usual = 0.9 * self._usual + 0.1 * (self._loop.time() - sent.at)
+        self.load -= len(sent.requests)
+        self._lies = LIES_SECONDS
         numbers: list[float] = np.frombuffer(answer.numbers).tolist()
         width, at = self.signature.width, 0
-        fits = len(numbers) == width * sum(rows for rows, _ in sent)
-        for i, (rows, future) in enumerate(sent):
-            end = at + rows * width
-            if future.done():
+        for i, one in enumerate(sent.requests):
+            end = at + one.rows * width
+            if one.future.done():
                 pass  # its deadline is over and the client was told
             elif i in answer.failures:
-                future.set_exception(PredictionFailed(answer.failures[i]))
-            elif not fits:
-                future.set_exception(PredictionFailed(f"replica {self.name} gave {len(numbers)} numbers for its batch"))
+                one.future.set_exception(PredictionFailed(answer.failures[i]))
             else:
-                future.set_result(Numbers(numbers[at:end], answer.model_us))
+                one.future.set_result(Numbers(numbers[at:end], answer.model_us))
             at = end
 
     async def _connect(self) -> None:
+        await asyncio.sleep(self._pause)
+        self._pause = 0.0
         while True:
             try:
                 await self._loop.create_unix_connection(lambda: self, str(self.path))
                 return
             except (FileNotFoundError, ConnectionError, OSError):
                 await asyncio.sleep(RECONNECT_SECONDS)
+
+
+async def until(future: Future, deadline: float) -> Numbers:
+    """The numbers, if they come before the deadline (on the loop's clock).
+
+    Raises:
+        DeadlineExceeded: they do not.
+    """
+    timer = asyncio.get_running_loop().call_at(deadline, _expire, future)
+    try:
+        return await future
+    finally:
+        timer.cancel()
+
+
+def _expire(future: Future) -> None:
+    if not future.done():
+        future.set_exception(DeadlineExceeded("no answer within TIMEOUT_SECOND"))
+
+
+def eject_silent(replicas: Sequence[Replica]) -> None:
+    """Eject those that are silent, as long as another one is left to ask."""
+    now = asyncio.get_running_loop().time()
+    live = [replica for replica in replicas if replica.live]
+    silent = [replica for replica in live if replica.silent(now)]
+    for replica in silent[: len(live) - 1] if len(silent) == len(live) else silent:
+        replica.eject(f"replica {replica.name} fell silent")

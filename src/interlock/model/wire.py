@@ -10,14 +10,19 @@ import msgspec
 
 FRAME = struct.Struct("<IQ")
 """Bytes of the payload, number of the batch: answers come back under the number of their question, in any order."""
-LIMIT = 1 << 30
+LIMIT = 1 << 27
+"""No frame is larger: 10 MiB of JSON become less, and 4096 rows of a thousand classes too."""
 
 
 class BatchRequest(msgspec.Struct, array_like=True, frozen=True):
-    """Waiting requests as one message: the rows of each request, then the packed columns of all rows."""
+    """Waiting requests as one message: the rows of each request, then the packed columns of all rows.
+
+    `left_us`: for so long somebody waits for an answer; a server that gets to it later leaves the batch undone.
+    """
 
     counts: list[int]
     columns: list[Any]
+    left_us: int = 2**62
 
 
 class BatchAnswer(msgspec.Struct, array_like=True, frozen=True):

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from interlock.core.project import snake
-from interlock.predlog.record import Feedback, Field, Heartbeat, Prediction, Schema
+from interlock.predlog.record import Feedback, Heartbeat, Prediction, Schema
 
 TIME = pa.timestamp("us", tz="UTC")
 TYPES: dict[str, pa.DataType] = {
@@ -96,9 +96,10 @@ def _predictions(group: list[tuple[str, Prediction]], schema: Schema | None) -> 
 def _columns(held: Sequence[Any], counts: list[int], width: int) -> Iterator[list[Any]]:
     """The values of each field over all rows; None where a record does not hold the field."""
     nothing = (None,) * width
-    for parts in zip(*(one or nothing for one in held), strict=True):
-        if None in parts:
-            parts = [[None] * count if part is None else part for part, count in zip(parts, counts, strict=True)]
+    for given in zip(*(one or nothing for one in held), strict=True):
+        parts: Iterable[list[Any]] = given
+        if None in given:
+            parts = ([None] * count if part is None else part for part, count in zip(given, counts, strict=True))
         yield list(chain.from_iterable(parts))
 
 

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+SHADOW_NICE = 10
+"""A shadow works with what the live path leaves of the processor."""
 
 
 def main() -> int:
@@ -52,6 +54,8 @@ def _run(options: argparse.Namespace) -> int:
     from interlock.serving.server import serve
 
     tie_to_parent(grace=5.0)
+    if options.scope == "shadow":
+        os.nice(SHADOW_NICE)
     try:
         if options.offline:
             package, approved = verify(options.package), "offline"

@@ -25,6 +25,8 @@ class EndpointStatus(msgspec.Struct, frozen=True):
     """Parameters that this gateway's environment pins, and the variable that does it."""
     parameters: dict[str, Any] = {}
     """The values in force."""
+    replicas: dict[str, str] = {}
+    """Replicas that this gateway asks, with their package digests: they may not stop, whatever the newest route says."""
 
 
 class GatewayStatus(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -44,6 +44,12 @@ class Standby(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replicas: tuple[str, ...]
 
 
+class Shadow(Standby, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A version that is asked every question too, and whose answers no client sees."""
+
+    name: Name
+
+
 class ExperimentRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Salt and phase of the assignment; `id` is empty while no experiment runs."""
 
@@ -63,6 +69,10 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     threshold: float = 0.5
     fallback: dict[str, Any] | str = "error"
     log_inputs: str = "all"
+    max_concurrency: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1000
+    """Requests under way in one gateway worker; more are shed with 429."""
+    on_revoked: Literal["standby", "fallback"] = "standby"
+    """Who answers when the champion loses its approval: the one before it, or the fixed fallback (else an error)."""
 
 
 class RouteDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,7 +91,7 @@ class RouteDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Digest of the previous revision's file."""
     allow_version_pin: bool = False
     standby: Standby | None = None
-    shadows: tuple[()] = ()
+    shadows: tuple[Shadow, ...] = ()
     rules: tuple[()] = ()
 
     def arm(self, name: str) -> Arm:
@@ -97,15 +107,18 @@ class RouteDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise NotFound(f"endpoint {self.endpoint} has no arm {name} (there: {there})")
 
     def replicas(self) -> dict[str, str]:
-        """Every replica that must live, with its package digest; the standby's too."""
-        live = {name: arm.package_digest for arm in self.arms for name in arm.replicas}
-        warm = dict.fromkeys(self.standby.replicas, self.standby.package_digest) if self.standby else {}
-        return {**warm, **live}
+        """Every replica that must live and may answer clients, with its package digest; the standby's too."""
+        standby = (self.standby,) if self.standby else ()
+        return {name: one.package_digest for one in (*standby, *self.arms) for name in one.replicas}
+
+    def shadow_replicas(self) -> dict[str, str]:
+        """Every replica that is only ever a shadow, with its package digest."""
+        return {name: one.package_digest for one in self.shadows for name in one.replicas}
 
 
-def replica_name(package_digest: str, number: int) -> str:
-    """`<first 12 hex digits>-<n>`."""
-    return f"{package_hex(package_digest)[:12]}-{number}"
+def replica_name(package_digest: str, number: int, *, shadow: bool = False) -> str:
+    """`<first 12 hex digits>-<n>`; a shadow's `-s<n>`, so that it never shares a server with an arm."""
+    return f"{package_hex(package_digest)[:12]}-{'s' if shadow else ''}{number}"
 
 
 def open_route(data: bytes, trust: TrustRoot, what: str) -> RouteDocument:

@@ -13,7 +13,7 @@ import msgspec
 
 from interlock.core.assignment import BUCKETS, Ranges, move, share
 from interlock.core.errors import Conflict, Usage
-from interlock.registry.routes import CHAMPION, Arm, RouteDocument, Standby
+from interlock.registry.routes import CHAMPION, Arm, RouteDocument, Shadow, Standby
 
 replace = msgspec.structs.replace
 
@@ -66,6 +66,25 @@ def put_challenger(route: RouteDocument, new: Arm, buckets: int) -> RouteDocumen
     return _share_out(route, counts)
 
 
+def put_shadow(route: RouteDocument, new: Shadow) -> RouteDocument:
+    """Let `new` be asked what the endpoint is asked; again: other replicas.
+
+    Raises:
+        Conflict: there is no champion, the version is an arm, or the name is another version's.
+    """
+    if not route.arms:
+        raise Conflict(
+            f"{route.endpoint} has no champion yet, so nobody asks it anything",
+            next=f"interlock deploy {new.model}:{new.version} --to {route.endpoint} --as champion",
+        )
+    arm = next((arm for arm in route.arms if arm.package_digest == new.package_digest), None)
+    old = next((one for one in route.shadows if one.name == new.name), None)
+    if arm is not None or (old is not None and old.package_digest != new.package_digest):
+        taken = f"{new.model}:{new.version} is the arm {arm.name}" if arm else f"{new.name} is another version"
+        raise Conflict(f"{taken} of {route.endpoint}", next="name another: deploy --as shadow-2")
+    return replace(route, shadows=(*(one for one in route.shadows if one.name != new.name), new))
+
+
 def set_shares(route: RouteDocument, counts: Mapping[str, int]) -> RouteDocument:
     """Give every arm its number of buckets.
 
@@ -106,11 +125,14 @@ def roll_back(route: RouteDocument) -> RouteDocument:
 
 
 def retire(route: RouteDocument, name: str = "") -> RouteDocument:
-    """Take an arm (the only challenger, if not named) out; its units go back to the champion.
+    """Take a shadow or an arm (the only challenger, if not named) out; its units go back to the champion.
 
     Raises:
         Conflict: it is the champion.
     """
+    shadows = tuple(one for one in route.shadows if one.name != name)
+    if len(shadows) < len(route.shadows):
+        return replace(route, shadows=shadows)
     arm = route.arm(name or only_challenger(route))
     if arm.name == CHAMPION:
         raise Conflict(
@@ -144,6 +166,7 @@ def summary(route: RouteDocument) -> dict[str, Any]:
         "revision": route.revision,
         "arms": {arm.name: f"{arm.model}:{arm.version} {percent(share(arm.ranges))}" for arm in route.arms},
         "standby": f"{route.standby.model}:{route.standby.version}" if route.standby else None,
+        "shadows": {one.name: f"{one.model}:{one.version}" for one in route.shadows},
         "phase": route.experiment.phase,
     }
 

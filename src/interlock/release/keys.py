@@ -18,7 +18,7 @@ from interlock.core.trust import TrustRoot
 
 PASSPHRASE = "INTERLOCK_KEY_PASSPHRASE"  # noqa: S105 the name of a variable, not its value
 PERSON = re.compile(r"[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*")
-ARM = re.compile(r"champion|shadow|challenger(?:-\d+)?")
+ARM = re.compile(r"champion|(?:challenger|shadow)(?:-\d+)?")
 """Names of arms; no person may be called so, because `--as` takes both."""
 
 

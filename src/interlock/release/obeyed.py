@@ -31,7 +31,10 @@ def wait_until_obeyed(
         if not reasons:
             return live
         if time.monotonic() >= end:
-            servers = route.arm(arm).replicas if arm else ()
+            replicas = {one.name: one.replicas for one in route.arms} | {
+                one.name: one.replicas for one in route.shadows
+            }
+            servers = replicas.get(arm, ())
             said = next((last for name in servers if (last := _last_word(project, name))), "")
             raise Unavailable(
                 f"{route.endpoint} revision {route.revision} is signed, but {reasons[0]}{said}",

@@ -18,7 +18,7 @@ from interlock.core.project import Project
 from interlock.core.settings import EndpointSettings, Name
 from interlock.model.package import read_manifest, verify
 from interlock.model.signature import Signature
-from interlock.registry.approvals import read_decisions, require_approval
+from interlock.registry.approvals import Scope, read_decisions, require_approval
 from interlock.registry.gateways import read_live
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import (
@@ -28,6 +28,7 @@ from interlock.registry.routes import (
     Parameters,
     RouteDocument,
     RouteStore,
+    Shadow,
     replica_name,
 )
 from interlock.registry.versions import Versions
@@ -81,15 +82,16 @@ class Rollout:
             Refused: not approved, not an operator, a package that was altered, or inputs that changed their type.
             Conflict: the endpoint serves another model; or see `arms.put_champion` and `arms.put_challenger`.
         """
-        if not ARM.fullmatch(arm) or arm == "shadow":
-            raise Usage(f"{arm!r} is no arm", next="--as champion, challenger, challenger-2 …")
+        if not ARM.fullmatch(arm):
+            raise Usage(f"{arm!r} is no arm", next="--as champion, challenger, challenger-2 …, shadow …")
         try:
             msgspec.convert(endpoint, Name)
         except msgspec.ValidationError:
             raise Usage(f"{endpoint!r} cannot name an endpoint", next="as in: flight-delay") from None
         version = Versions(self.database, self._packages).named(name)
         digest = version.package_digest
-        servers = tuple(replica_name(digest, number) for number in range(1, replicas + 1))
+        shadow = arm.startswith("shadow")
+        servers = tuple(replica_name(digest, number, shadow=shadow) for number in range(1, replicas + 1))
         new = Arm(arm, version.model, version.version, digest, version.label, servers)
 
         def change(route: RouteDocument) -> RouteDocument:
@@ -99,13 +101,15 @@ class Rollout:
                     next=f"choose another endpoint: interlock deploy {name} --to {new.model} --as {arm}",
                 )
             signature = verify(self._packages.find(digest), digest).manifest.signature
-            self._check_approved(digest, name)
+            self._check_approved(digest, name, "shadow" if shadow else "serve")
             check_history(endpoint, self._served_before(route), signature)
             wanted = self.project.settings().endpoint
             route = replace(route, allow_version_pin=wanted.allow_version_pin)
             if not route.arms:
                 route = replace(route, parameters=_first_parameters(wanted))
                 check_parameters(route.parameters, signature, {CHAMPION})
+            if shadow:
+                return arms.put_shadow(route, Shadow(*msgspec.structs.astuple(new)[1:6], name=arm))
             return arms.put_champion(route, new) if arm == CHAMPION else arms.put_challenger(route, new, buckets)
 
         return self._step("deploy", endpoint, reason, change)
@@ -237,11 +241,11 @@ class Rollout:
         digests = dict.fromkeys(arm.package_digest for revision in revisions for arm in revision.arms)
         return [self._signature(package_digest) for package_digest in digests]
 
-    def _check_approved(self, package_digest: str, name: str) -> None:
+    def _check_approved(self, package_digest: str, name: str, scope: Scope = "serve") -> None:
         manifest = read_manifest(self._packages.find(package_digest), package_digest)
         decisions = read_decisions(self.project.approvals, package_digest, self.trust)
         try:
-            require_approval(decisions, package_digest, manifest.author.name, "serve", self.trust, self._clock.now())
+            require_approval(decisions, package_digest, manifest.author.name, scope, self.trust, self._clock.now())
         except NotApproved as error:
             raise NotApproved(f"{name}: {error.message}", next=f"look at it first: interlock review {name}") from None
 

@@ -15,7 +15,9 @@ from interlock.model.predictor import Predictor
 from interlock.model.wire import BatchAnswer, BatchRequest
 
 MAX_ROWS = 4096
-Waiting = tuple[BatchRequest, "asyncio.Future[BatchAnswer]"]
+Waiting = tuple[BatchRequest, int, "asyncio.Future[BatchAnswer]"]
+"""A batch, the time (perf_counter_ns) from which on nobody waits for it, and where its answer goes."""
+TOO_LATE = "nobody waited any more"
 
 
 class Batcher:
@@ -38,7 +40,7 @@ class Batcher:
     def submit(self, batch: BatchRequest) -> asyncio.Future[BatchAnswer]:
         """Queue a batch; the future gets its answer."""
         future: asyncio.Future[BatchAnswer] = self._loop.create_future()
-        self._waiting.append((batch, future))
+        self._waiting.append((batch, time.perf_counter_ns() + batch.left_us * 1000, future))
         self._wake.release()
         return future
 
@@ -58,8 +60,13 @@ class Batcher:
             taken, rows = [self._waiting.popleft()], 0
             while self._waiting and (rows := rows + sum(taken[-1][0].counts)) < MAX_ROWS:
                 taken.append(self._waiting.popleft())
-            answers = self._answer([batch for batch, _ in taken])
-            self._loop.call_soon_threadsafe(_deliver, taken, answers)
+            now = time.perf_counter_ns()
+            for late in [one for one in taken if one[1] < now]:
+                taken.remove(late)
+                answer = BatchAnswer(b"", dict.fromkeys(range(len(late[0].counts)), TOO_LATE), 0)
+                self._loop.call_soon_threadsafe(_deliver, [late], [answer])
+            if taken:
+                self._loop.call_soon_threadsafe(_deliver, taken, self._answer([batch for batch, _, _ in taken]))
 
     def _answer(self, batches: list[BatchRequest]) -> list[BatchAnswer]:
         began = time.perf_counter_ns()
@@ -104,6 +111,6 @@ class Batcher:
 
 
 def _deliver(taken: list[Waiting], answers: list[BatchAnswer]) -> None:
-    for (_, future), answer in zip(taken, answers, strict=True):
+    for (_, _, future), answer in zip(taken, answers, strict=True):
         if not future.done():
             future.set_result(answer)
