@@ -88,10 +88,12 @@ class House:
     def __init__(self, root: Path, mode: Mode = "team") -> None:
         self.project = Project(root)
         self.root_key = signing.generate()
-        self.keys = {name: signing.generate() for name in ("ann", "rob", "olga")}
+        self.keys = {name: signing.generate() for name in ("ann", "rob", "rita", "olga")}
+        self.revoked: set[str] = set()
         self.roles: dict[str, tuple[trust.Role, ...]] = {
             "ann": ("author",),
             "rob": ("reviewer",),
+            "rita": ("reviewer",),
             "olga": ("operator",),
         }
         self.mode: Mode = mode
@@ -125,6 +127,7 @@ class House:
                 signing.public_text(key.public_key()),
                 self.roles[name],
                 SINCE,
+                SINCE if name in self.revoked else None,
             )
             for name, key in self.keys.items()
         )
@@ -200,9 +203,10 @@ class House:
         store.write(route, self.keys[by])
         return route
 
-    def serve(self, found: str, number: int = 0, *more: str) -> Process:
-        """A model server for a replica of an arm."""
-        path = self.project.make_sockets() / replica_name(found, number)
+    def serve(self, found: str, number: int = 0, *more: str, shadow: bool = False) -> Process:
+        """A model server for a replica of an arm, or of a shadow."""
+        path = self.project.make_sockets() / replica_name(found, number, shadow=shadow)
+        more = (*more, "--scope", "shadow") if shadow else more
         return Process(
             "model_server", "--package", str(self.project.packages / found.removeprefix("sha256:")),
             "--approval", str(self.project.approvals / found.removeprefix("sha256:")), "--trust", str(self.project.trust),

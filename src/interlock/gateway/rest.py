@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from interlock.core.errors import InterlockError, NotFound, PredictionFailed, TooLarge, UnsupportedMedia
+from interlock.core.errors import InterlockError, NotFound, Overloaded, PredictionFailed, TooLarge, UnsupportedMedia
 from interlock.core.http import JSON, TEXT, Request, Response, error_response, json_response, status_of
 from interlock.gateway.feedback import read_feedback
 from interlock.gateway.metrics import Metrics
@@ -153,4 +153,7 @@ def _headers(reply: Reply) -> list[tuple[str, str]]:
 def _failed(reply: Reply) -> Response:
     error = reply.error or PredictionFailed("no answer")
     body = {"error": error.message, "prediction_id": reply.prediction_id}
-    return Response(status_of(error), oip.encode(body), _headers(reply))
+    headers = _headers(reply)
+    if isinstance(error, Overloaded):
+        headers.append(("retry-after", "1"))
+    return Response(status_of(error), oip.encode(body), headers)
