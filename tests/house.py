@@ -88,12 +88,12 @@ class House:
     def __init__(self, root: Path, mode: Mode = "team") -> None:
         self.project = Project(root)
         self.root_key = signing.generate()
-        self.keys = {name: signing.generate() for name in ("ann", "rob", "rita", "olga")}
+        self.keys = {name: signing.generate() for name in ("ann", "rob", "rhea", "olga")}
         self.revoked: set[str] = set()
         self.roles: dict[str, tuple[trust.Role, ...]] = {
             "ann": ("author",),
             "rob": ("reviewer",),
-            "rita": ("reviewer",),
+            "rhea": ("reviewer",),
             "olga": ("operator",),
         }
         self.mode: Mode = mode

@@ -65,7 +65,7 @@ def test_a_new_reviewer_is_made_trusted_and_signs(gate: Gate, everybody: Command
     )
     added = everybody.json("users", "add", "rita", "--role", "reviewer", "--public-key", f"{made['path']}.pub")
     assert (added["keyid"], added["roles"]) == (made["keyid"], ["reviewer"])
-    assert [one["name"] for one in rita.json("users", "list")["items"]] == ["ann", "rob", "olga", "rita"]
+    assert [one["name"] for one in rita.json("users", "list")["items"]] == ["ann", "rob", "rhea", "olga", "rita"]
     said = rita.json("approve", name, "--reason", "fine")
     assert said["label"].startswith("1.")
     assert Path(said["approval"]).is_file()
@@ -216,3 +216,14 @@ class TestModelServer:
             assert server.wait(30) == 0
         with pytest.raises(ConnectionRefusedError):
             http.client.HTTPConnection("127.0.0.1", int(words["--port"])).connect()
+
+
+def test_a_revoked_key_counts_no_more(gate: Gate, everybody: Commands) -> None:
+    name = gate.version(1)
+    everybody.json("approve", name, "--as", "rob", "--reason", "fine")
+    assert everybody.json("keys", "revoke", "rob", "--reason", "laptop lost")["valid_to"]
+    said = everybody.refused("deploy", name, "--to", "flight-delay", "--as", "champion", "--as", "olga")
+    assert "that of rob is void" in said["message"]
+    assert everybody.refused("approve", name, "--as", "rob", "--reason", "again")["code"] == "refused"
+    early = ("--reason", "x", "--since", "2001-01-01T00:00:00Z")
+    assert "is trusted from" in everybody.refused("keys", "revoke", "rob", *early, code=2)["message"]

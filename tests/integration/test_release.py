@@ -334,7 +334,7 @@ class TestRollout:
         with pytest.raises(Usage, match="must name every arm"):
             rollout.traffic(E, {"champion": 9000})
         with pytest.raises(Usage, match="is no arm"):
-            rollout.deploy(f"{E}:2", E, "shadow")
+            rollout.deploy(f"{E}:2", E, "winner")
         with pytest.raises(NotFound, match="no route elsewhere"):
             rollout.promote("elsewhere")
         rollout.deploy(f"{E}:2", E, "challenger", buckets=6000)

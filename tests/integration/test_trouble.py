@@ -29,11 +29,11 @@ SECOND: list[Process] = []
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """Two packages, the first approved by rob and the second by rita; a gateway, and a server for each."""
+    """Two packages, the first approved by rob and the second by rhea; a gateway, and a server for each."""
     made = House(tmp_path_factory.mktemp("trouble") / "house")
     made.packages_made = [made.package(1), made.package(2)]
     made.approve(made.packages_made[0])
-    made.approve(made.packages_made[1], by="rita")
+    made.approve(made.packages_made[1], by="rhea")
     first, second = made.packages_made
     made.route({"champion": (first, 10_000)})
     with running(made.serve(first), server := made.serve(second), made.gateway()):

@@ -119,7 +119,7 @@ def _analysis(project: Project, found: Experiment, arm: str) -> Analysis:
     """
     trust, store = trust_of(project), RouteStore(project.routes)
     revisions = range(1, store.current(found.endpoint) + 1)
-    routes: list[RouteDocument] = [store.read(found.endpoint, trust, revision) for revision in revisions]
+    routes: list[RouteDocument] = [store.read(found.endpoint, trust, revision, past=True) for revision in revisions]
     phases = phases_of(routes, found.id)
     if not phases:
         raise Conflict(

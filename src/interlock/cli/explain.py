@@ -126,7 +126,7 @@ def _value(said: dict[str, Any], like: Any) -> Any:
 def _release(project: Project, row: dict[str, Any]) -> dict[str, Any]:
     """How the request got to this version, and how the version got there; nulls where no version was asked."""
     trust = trust_of(project)
-    route = RouteStore(project.routes).read(row["endpoint"], trust, row["route_revision"])
+    route = RouteStore(project.routes).read(row["endpoint"], trust, row["route_revision"], past=True)
     assignment = {
         "salt": route.experiment.salt,
         "bucket": bucket(route.experiment.salt, row["unit_id"]),

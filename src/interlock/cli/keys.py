@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from cyclopts import Parameter
 
+from interlock.cli.identity import As, somebody
 from interlock.cli.output import Reply, items
 from interlock.cli.session import Session
+from interlock.core.clock import parse_time
+from interlock.core.errors import Usage
 from interlock.release.keys import Keys, new_passphrase
+from interlock.release.users import revoke_key
+
+Why = Annotated[str, Parameter(name="--reason", help="Goes into the audit trail.")]
 
 
 def generate(
@@ -37,6 +44,26 @@ def generate(
             f"key id       {made.keyid}",
         ),
         f"interlock users add {name} --role reviewer",
+    )
+
+
+def revoke(name: str, /, *, session: Session, reason: Why, since: str = "", as_: As = None) -> Reply:
+    """Take the trust in a key back, within two seconds everywhere; signed by the root key.
+
+    Args:
+        name: The person whose key it is.
+        since: Only what it signed from this time on counts no more (ISO, with an offset; default: all it ever signed).
+    """
+    try:
+        at = parse_time(since) if since else None
+    except ValueError:
+        raise Usage(f"--since {since}: no time with an offset", next="as in: --since 2026-01-31T14:05:00Z") from None
+    revoked = revoke_key(session.project, Keys.find(), somebody(as_), name, at, reason)
+    voided = f"what it signed from {since} on" if since else "everything that it signed"
+    return Reply(
+        {key: value for key, value in msgspec.to_builtins(revoked).items() if key != "public_key"},
+        (f"the key of {name} is revoked: {voided} counts no more",),
+        "interlock status\ninterlock versions list",
     )
 
 

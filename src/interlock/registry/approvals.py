@@ -67,6 +67,8 @@ class Approval(msgspec.Struct, frozen=True):
     predicate: Predicate
     signer: str
     """Name of the key in the trust root."""
+    revoked: bool = False
+    """The key does not count for that time: an approval is void, a rejection stays one."""
 
 
 def statement(model: str, package_digest: str, predicate: Predicate) -> Statement:
@@ -87,17 +89,15 @@ def open_approval(data: bytes, trust: TrustRoot, what: str) -> Approval:
 
     Raises:
         Tampered: altered bytes or a form that is not ours.
-        NotApproved: the signer may not sign approvals, or could not at that time.
-        FourEyes: signed by the model's author, in a team.
+        NotApproved: the signer may not sign approvals.
     """
     payload, key = trust.unseal(data, APPROVAL_TYPE, ("reviewer",), what)
     content = _statement(payload, what)
     predicate = content.predicate
-    if not key.valid_at(parse_time(predicate.time)):
-        raise NotApproved(f"{what}: the key of {key.name} was not valid on {predicate.time}")
     if predicate.approver != key.name:
         raise NotApproved(f"{what} names {predicate.approver} as approver, but is signed by {key.name}")
-    return Approval("sha256:" + content.subject[0].digest["sha256"], predicate, key.name)
+    revoked = not key.valid_at(parse_time(predicate.time))
+    return Approval("sha256:" + content.subject[0].digest["sha256"], predicate, key.name, revoked)
 
 
 def _statement(payload: Any, what: str) -> Statement:
@@ -132,22 +132,26 @@ def require_approval(
     """The approval that lets this package be served in `scope`, out of verified decisions.
 
     Raises:
-        NotApproved: there is none, it expired, or a later decision took it back.
+        NotApproved: there is none, it expired, its key was not valid then, or a later decision took it back.
         FourEyes: it is the author's own, in a team.
     """
     mine = [one for one in decisions if one.package_digest == package_digest]
+    void = ""
     for one in sorted(mine, key=lambda one: one.predicate.time, reverse=True):
         predicate = one.predicate
         if predicate.decision == "reject":
             raise NotApproved(f"package {package_digest} was rejected by {one.signer}: {predicate.reason}")
         if scope == "serve" and predicate.scope == "shadow":
             continue
+        if one.revoked:
+            void = f"; that of {one.signer} is void, the key was not valid on {predicate.time}"
+            continue
         if predicate.expires is not None and parse_time(predicate.expires) <= now:
             raise NotApproved(f"the approval of package {package_digest} expired on {predicate.expires}")
         check_four_eyes(trust, author, one.signer)
         return one
     raise NotApproved(
-        f"package {package_digest} has no approval of the scope {scope}",
+        f"package {package_digest} has no approval of the scope {scope}{void}",
         next="a reviewer signs it: interlock approve MODEL:V --as NAME --reason R",
     )
 

@@ -121,8 +121,10 @@ def replica_name(package_digest: str, number: int, *, shadow: bool = False) -> s
     return f"{package_hex(package_digest)[:12]}-{'s' if shadow else ''}{number}"
 
 
-def open_route(data: bytes, trust: TrustRoot, what: str) -> RouteDocument:
+def open_route(data: bytes, trust: TrustRoot, what: str, *, past: bool = False) -> RouteDocument:
     """Verify a route document: bytes, signer's role and validity, form, buckets.
+
+    `past`: for those who read what was, and do not act on it; a key that was revoked since then counts.
 
     Raises:
         Tampered: altered, unknown format, or buckets that do not add up.
@@ -137,7 +139,7 @@ def open_route(data: bytes, trust: TrustRoot, what: str) -> RouteDocument:
             owner_table({arm.name: arm.ranges for arm in route.arms})
     except (msgspec.ValidationError, ValueError) as error:
         raise Tampered(f"{what}: {error}") from error
-    if not key.valid_at(parse_time(route.time)):
+    if not past and not key.valid_at(parse_time(route.time)):
         raise NotApproved(f"{what}: the key of {key.name} was not valid on {route.time}")
     return route
 
@@ -170,8 +172,10 @@ class RouteStore:
             raise Tampered(f"routes/{endpoint}/current holds no revision number")
         return int(text)
 
-    def read(self, endpoint: str, trust: TrustRoot, revision: int | None = None) -> RouteDocument:
-        """A verified revision; None = the current one.
+    def read(
+        self, endpoint: str, trust: TrustRoot, revision: int | None = None, *, past: bool = False
+    ) -> RouteDocument:
+        """A verified revision; None = the current one. `past`: see `open_route`.
 
         Raises:
             NotFound: the endpoint or the revision does not exist.
@@ -187,7 +191,7 @@ class RouteStore:
                 f"no {what} (endpoints: {known})",
                 next="deploy a version: interlock deploy MODEL:V --to ENDPOINT --as champion",
             ) from None
-        route = open_route(data, trust, what)
+        route = open_route(data, trust, what, past=past)
         if (route.endpoint, route.revision) != (endpoint, number):
             raise Tampered(f"{what} says it is {route.endpoint} revision {route.revision}")
         return route

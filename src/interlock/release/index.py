@@ -24,7 +24,7 @@ def index_routes(project: Project, database: Database) -> int:
         with database.read() as connection:
             known = connection.scalar(select(func.max(routes.c.revision)).where(routes.c.endpoint == endpoint)) or 0
         for revision in range(known + 1, store.current(endpoint) + 1):
-            route = store.read(endpoint, read_trust(project.trust, fingerprint), revision)
+            route = store.read(endpoint, read_trust(project.trust, fingerprint), revision, past=True)
             row = {
                 "endpoint": endpoint,
                 "revision": revision,

@@ -187,7 +187,7 @@ class Rollout:
             key = self._operator()
             before = self._current(endpoint, create=action == "deploy")
             after = self._settled(before, change(before))
-            if _content(after) == _content(before):
+            if _content(after) == _content(before) and self._holds(before):
                 return Outcome(before, before)
             after = replace(
                 after,
@@ -204,6 +204,14 @@ class Rollout:
         audit.append(self.database, self.actor, action, endpoint, *arms.difference(before, after), reason)
         return Outcome(before, after)
 
+    def _holds(self, route: RouteDocument) -> bool:
+        """Whether gateways take it: the key of who signed it may have been revoked since then."""
+        try:
+            self.routes.read(route.endpoint, self.trust, route.revision)
+        except NotApproved:
+            return False
+        return True
+
     def _operator(self) -> signing.PrivateKey:
         if "operator" not in self.trust.key_named(self.actor).roles:
             raise Refused(
@@ -216,7 +224,7 @@ class Rollout:
         if create and not self.routes.current(endpoint):
             first = ExperimentRef(uuid7_text(), 0, "", self.project.settings().endpoint.unit)
             return RouteDocument(1, endpoint, 0, (), first, Parameters(), "", "", "", None)
-        return self.routes.read(endpoint, self.trust)
+        return self.routes.read(endpoint, self.trust, past=True)
 
     def _settled(self, before: RouteDocument, after: RouteDocument) -> RouteDocument:
         """What follows from any step: a new phase, a stand-by that may serve, ACTIVE_MODEL still there."""
@@ -237,7 +245,9 @@ class Rollout:
 
     def _served_before(self, route: RouteDocument) -> list[Signature]:
         """The signatures of every version that the endpoint ever served."""
-        revisions = [self.routes.read(route.endpoint, self.trust, number) for number in range(1, route.revision + 1)]
+        revisions = [
+            self.routes.read(route.endpoint, self.trust, number, past=True) for number in range(1, route.revision + 1)
+        ]
         digests = dict.fromkeys(arm.package_digest for revision in revisions for arm in revision.arms)
         return [self._signature(package_digest) for package_digest in digests]
 

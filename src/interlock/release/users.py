@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from interlock.core import signing
 from interlock.core.clock import SystemClock, iso
-from interlock.core.errors import Conflict, NotFound
+from interlock.core.errors import Conflict, NotFound, Usage
 from interlock.core.files import locked, write_atomic
 from interlock.core.project import Project
 from interlock.core.settings import Mode
@@ -76,8 +78,10 @@ def add_user(
         Conflict: the name has another key, or the key another name.
     """
     public = public_key or keys.public(name)
-    with locked(project.locks / "trust"):
-        before = trust_of(project)
+    old: TrustedKey | None = None
+
+    def change(before: TrustRoot) -> TrustedKey:
+        nonlocal old
         old = next((key for key in before.keys if key.name == name), None)
         new = _trusted(name, owner or (old.owner if old else name), public, roles)
         for key in before.keys:
@@ -86,30 +90,71 @@ def add_user(
                     f"{key.name} is trusted with key {key.keyid}: a name has one key and a key one name",
                     next="choose another name for the new key, with --owner for the person",
                 )
-        if old:
-            new = msgspec.structs.replace(new, valid_from=old.valid_from, valid_to=old.valid_to)
-        others = tuple(key for key in before.keys if key.name != name)
+        return msgspec.structs.replace(new, valid_from=old.valid_from, valid_to=old.valid_to) if old else new
+
+    new = _change(project, keys, change)
+    was = {"roles": old.roles, "owner": old.owner} if old else None
+    _remember(project, actor, "trust", name, was, {"roles": roles, "owner": new.owner, "keyid": new.keyid})
+    return new
+
+
+def revoke_key(
+    project: Project, keys: Keys, actor: str, name: str, since: datetime | None = None, reason: str = ""
+) -> TrustedKey:
+    """Take the trust back: what the key signed from `since` on (None: ever) counts no more; needs the root's private key.
+
+    Raises:
+        Refused: nobody of that name is trusted.
+        Usage: it was not trusted yet at that time, or its trust ended earlier.
+    """
+
+    def change(before: TrustRoot) -> TrustedKey:
+        old = before.key_named(name)
+        end = old.valid_from if since is None else iso(since)
+        if not old.valid_from <= end <= (old.valid_to or end):
+            raise Usage(
+                f"the key of {name} is trusted from {old.valid_from} to {old.valid_to or 'further notice'}",
+                next="--since a time in between, or without --since to void all that it signed",
+            )
+        return msgspec.structs.replace(old, valid_to=end)
+
+    was = trust_of(project).key_named(name).valid_to
+    new = _change(project, keys, change)
+    _remember(project, actor, "revoke key", name, {"valid_to": was}, {"valid_to": new.valid_to}, reason=reason)
+    return new
+
+
+def _change(project: Project, keys: Keys, change: Callable[[TrustRoot], TrustedKey]) -> TrustedKey:
+    """Sign the next revision of the trust root, with one key new or other than before."""
+    with locked(project.locks / "trust"):
+        before = trust_of(project)
+        new = change(before)
+        others = tuple(key for key in before.keys if key.name != new.name)
         after = msgspec.structs.replace(before, revision=before.revision + 1, keys=(*others, new))
         try:
             root = keys.with_id(project.root_fingerprint())
         except NotFound as error:
             raise NotFound(f"only the root key can change the trust root: {error.message}", next=error.next) from None
         write_atomic(project.trust, seal_trust(after, root))
-    was = {"roles": old.roles, "owner": old.owner} if old else None
-    _remember(project, actor, "trust", name, was, {"roles": roles, "owner": new.owner, "keyid": new.keyid})
     return new
 
 
 def _remember(
-    project: Project, actor: str, action: str, subject: str, before: Any, after: Any, *, create: bool = False
+    project: Project,
+    actor: str,
+    action: str,
+    subject: str,
+    before: Any,
+    after: Any,
+    *,
+    reason: str = "",
+    create: bool = False,
 ) -> None:
-    from interlock.release import (
-        audit,
-    )  # here: reading the trust root needs no database, whose import costs half a second
+    from interlock.release import audit  # here: reading the trust root needs no database, half a second to import
     from interlock.store.database import Database
 
     database = Database(project.database, create=create)
-    audit.append(database, actor, action, subject, before, after)
+    audit.append(database, actor, action, subject, before, after, reason)
     database.close()
 
 
