@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import msgspec
 
 from interlock.cli.output import Columns, Reply, items
 from interlock.cli.session import Session
-from interlock.core.clock import SystemClock, iso, parse_time
+from interlock.core.clock import SystemClock, iso, parse_span, parse_time
 from interlock.core.errors import NotFound, Usage
 from interlock.core.project import Project, snake
 from interlock.predlog.reconcile import Held, Reconciliation, read_held
@@ -24,7 +22,6 @@ from interlock.warehouse.ducklake import open_warehouse
 from interlock.warehouse.port import Warehouse
 
 SHOWN = ("received_at", "prediction_id", "row", "unit_id", "arm", "version", "outcome")
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 LOOK_SECONDS = 0.3
 SLACK_SECONDS = 3.0
 """On top of TIMEOUT_SECOND: for so long a request can have been under way, at the most."""
@@ -56,9 +53,9 @@ def predictions(endpoint: str, /, *, session: Session, since: str = "", where: s
 def _since(text: str) -> str:
     if not text:
         return "1970-01-01T00:00:00Z"
-    ago = re.fullmatch(r"(\d+)([smhd])", text)
+    ago = parse_span(text)
     try:
-        return iso(SystemClock().now() - timedelta(**{UNITS[ago[2]]: int(ago[1])}) if ago else parse_time(text))
+        return iso(SystemClock().now() - ago if ago else parse_time(text))
     except (ValueError, OverflowError):
         raise Usage(f"--since {text}: no time with an offset, nor a span", next="as in: --since 1h") from None
 

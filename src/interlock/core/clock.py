@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -60,6 +60,15 @@ def parse_time(text: str) -> datetime:
     if at.tzinfo is None:
         raise ValueError(f"time without an offset: {text!r}")
     return at.astimezone(UTC)
+
+
+def parse_span(text: str) -> timedelta | None:
+    """`30s`, `15m`, `1h`, `2d`; None if it is no such text."""
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    number, unit = text[:-1], text[-1:]
+    if not number.isdecimal() or unit not in units or len(number) > 6:
+        return None
+    return timedelta(**{units[unit]: int(number)})
 
 
 def iso(at: datetime) -> str:

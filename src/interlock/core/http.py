@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -88,6 +89,14 @@ def status_of(error: errors.InterlockError) -> int:
 def error_response(error: errors.InterlockError) -> Response:
     """`{"error": message}` under the error's status."""
     return json_response({"error": error.message}, status_of(error))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class HttpServer:

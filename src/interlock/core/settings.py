@@ -126,6 +126,8 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reserve_mb: int = 256
     """Free disk that the journal never touches: requests are refused before it is used up."""
     monitor_seconds: float = 60.0
+    anonymous: tuple[Name, ...] = ()
+    """Endpoints that answer without an API key although `host` is not loopback."""
     webhook: str = ""
     """Alerts are posted there as JSON; empty = nowhere."""
 

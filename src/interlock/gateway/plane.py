@@ -33,6 +33,7 @@ from interlock.model.columns import Column
 from interlock.model.signature import Signature
 from interlock.predlog.journal import Journal
 from interlock.predlog.record import Outcome
+from interlock.registry.tokens import Access
 
 ID_LENGTH = 256
 RETRY_SHARE, RETRY_CREDIT = 0.2, 1000.0
@@ -55,8 +56,9 @@ REASONS: dict[type[InterlockError], Outcome] = {
 class Plane:
     """Predictions of all endpoints of this gateway."""
 
-    def __init__(self, endpoints: Endpoints, journal: Journal, metrics: Metrics) -> None:
+    def __init__(self, endpoints: Endpoints, journal: Journal, metrics: Metrics, access: Access) -> None:
         self.endpoints = endpoints
+        self.access = access
         self.journal = journal
         self.metrics = metrics
         self.shadows = Shadows(journal, metrics)
@@ -77,9 +79,11 @@ class Plane:
         """Answer one request and keep it in the log before returning; `patience`: seconds the client waits.
 
         Raises:
+            Unauthenticated: an API key is needed; it is not logged.
             NotFound: no such endpoint; it is not logged.
             Unavailable: the log cannot be written; nothing was predicted.
         """
+        self.access.require(name, "predict", headers)
         endpoint = self.endpoints.get(name)
         self.journal.require_space()
         began, received = time.perf_counter_ns(), now_us()

@@ -90,6 +90,7 @@ class GatewayDoor:
         return Response(200, oip.encode({"predictions": reply.answer.records()}), _headers(reply))
 
     async def _feedback(self, request: Request, name: str) -> Response:
+        self.plane.access.require(name, "feedback", request.headers)
         self.plane.endpoints.get(name)
         self.plane.journal.require_space()
         if request.too_large:
@@ -115,6 +116,7 @@ class GatewayDoor:
                 text = self.metrics.text(self.plane.journal.bytes_written, revisions)
                 return Response(200, text.encode(), TEXT)
             case ["", "v2", "models", name]:
+                self.plane.access.require(name, "predict", request.headers)
                 endpoint = endpoints.get(name)
                 if not endpoint.arms:
                     raise NotFound(f"nothing is deployed at endpoint {name!r}")

@@ -13,8 +13,8 @@ from pathlib import Path
 import uvloop
 
 from interlock.core.clock import SystemClock, now_us
-from interlock.core.errors import InterlockError
-from interlock.core.http import HttpServer
+from interlock.core.errors import InterlockError, Refused
+from interlock.core.http import HttpServer, is_loopback
 from interlock.core.ids import uuid7
 from interlock.core.lifeline import tie_to_parent
 from interlock.core.project import Project
@@ -28,9 +28,11 @@ from interlock.predlog.record import Heartbeat
 from interlock.registry.gateways import GatewayStatus, write
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import RouteStore
+from interlock.registry.tokens import FILE, Access
 
 HEARTBEAT_SECONDS = 10.0
 ACKNOWLEDGE_SECONDS = 0.1
+ACCESS_SECONDS = 0.5
 
 
 def main() -> int:
@@ -69,7 +71,16 @@ async def _serve(project: Project, serve: ServeSettings, slot: int, host: str, p
     )
     journal = Journal(project.journals, identity, fsync=serve.fsync, reserve=serve.reserve_mb << 20)
     metrics = Metrics()
-    door = GatewayDoor(Plane(endpoints, journal, metrics), metrics)
+    access = Access(
+        project.state / FILE,
+        project.trust,
+        project.root_fingerprint(),
+        SystemClock(),
+        loopback=is_loopback(host),
+        anonymous=serve.anonymous,
+    )
+    access.refresh()
+    door = GatewayDoor(Plane(endpoints, journal, metrics, access), metrics)
     server = HttpServer(door.handle, host=host, port=port)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -78,6 +89,7 @@ async def _serve(project: Project, serve: ServeSettings, slot: int, host: str, p
     endpoints.refresh()
     tasks = [
         loop.create_task(endpoints.watch()),
+        loop.create_task(_watch_access(access)),
         loop.create_task(_heartbeat(journal, endpoints)),
         loop.create_task(_acknowledge(project.gateways, slot, str(identity), endpoints)),
     ]
@@ -100,6 +112,17 @@ async def _serve(project: Project, serve: ServeSettings, slot: int, host: str, p
     for error in failed:
         if error is not None:
             raise error
+
+
+async def _watch_access(access: Access) -> None:
+    while True:
+        await asyncio.sleep(ACCESS_SECONDS)
+        try:
+            access.refresh()
+        except (Refused, OSError) as error:
+            logging.getLogger("interlock.gateway").error(
+                "the list of API keys is refused, the one before holds: %s", error
+            )
 
 
 async def _heartbeat(journal: Journal, endpoints: Endpoints) -> None:
