@@ -80,6 +80,12 @@ def test_every_codec_gives_the_same_answer(champion: House) -> None:
     ):
         answer = post(champion, content, "/endpoints/flight-delay/invocations")
         assert answer.json() == {"predictions": wanted}, content
+    cells = [["" if value is None else str(value) for value in row] for row in table]
+    text = "\n".join(",".join(row) for row in [names, *cells])
+    answer = champion.client.post(
+        f"{champion.url}/endpoints/flight-delay/invocations", content=text, headers={"content-type": "text/csv"}
+    )
+    assert answer.json() == {"predictions": wanted}
     nested = body(count)
     for tensor in nested["inputs"]:
         tensor["data"], tensor["shape"] = [[value] for value in tensor["data"]], [count, 1]
@@ -161,7 +167,7 @@ def test_bad_scoring_json_is_refused(champion: House, content: Any, says: str) -
 def test_other_media_types_are_415_and_unknown_endpoints_404_and_not_logged(champion: House) -> None:
     path = "/endpoints/flight-delay/invocations"
     assert (
-        champion.client.post(champion.url + path, content="a,b", headers={"content-type": "text/csv"}).status_code
+        champion.client.post(champion.url + path, content="a,b", headers={"content-type": "text/plain"}).status_code
         == 415
     )
     before = last_prediction(champion).seq

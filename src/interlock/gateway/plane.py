@@ -24,7 +24,7 @@ from interlock.core.ids import uuid7_text
 from interlock.gateway.arms import Endpoint, ServedArm
 from interlock.gateway.endpoints import Endpoints
 from interlock.gateway.metrics import Metrics
-from interlock.gateway.questions import Question, time_of, unit_of
+from interlock.gateway.questions import Question, span_of, time_of, unit_of
 from interlock.gateway.shadow import Shadows
 from interlock.gateway.trail import Reply, Trail, prediction
 from interlock.gateway.upstream import LostReplica, Numbers, Replica, until
@@ -90,6 +90,8 @@ class Plane:
         seq = self.endpoints.next_seq(name)
         reply = Reply(prediction_id=uuid7_text(), endpoint=name)
         trail = Trail(reply.prediction_id, received, received, reply.prediction_id)
+        if (given := headers.get("traceparent")) is not None:
+            reply.traceparent = span_of(given)
         endpoint.under_way += 1
         try:
             if too_large:

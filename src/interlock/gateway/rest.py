@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from interlock.core.errors import InterlockError, NotFound, Overloaded, PredictionFailed, TooLarge, UnsupportedMedia
+from interlock.core.errors import InterlockError, NotFound, Overloaded, PredictionFailed, TooLarge
 from interlock.core.http import JSON, TEXT, Request, Response, error_response, json_response, status_of
 from interlock.gateway.feedback import read_feedback
 from interlock.gateway.metrics import Metrics
 from interlock.gateway.plane import Plane
-from interlock.gateway.questions import OipQuestion, Question, ScoringQuestion
+from interlock.gateway.questions import OipQuestion
+from interlock.gateway.scoring import parser
 from interlock.gateway.trail import Reply
 from interlock.model import oip
 
@@ -75,15 +76,13 @@ class GatewayDoor:
         return Response(200, oip.encode(body), _headers(reply))
 
     async def _invoke(self, request: Request, name: str) -> Response:
-        media = (request.headers.get("content-type") or "application/json").partition(";")[0].strip().lower()
-
-        def parse(body: bytes) -> Question:
-            if media != "application/json":
-                raise UnsupportedMedia(f"content type {media!r} is not spoken here; send application/json")
-            return ScoringQuestion(body)
-
         reply = await self.plane.predict(
-            name, request.body, parse, request.headers, too_large=request.too_large, version=""
+            name,
+            request.body,
+            parser(request.headers.get("content-type")),
+            request.headers,
+            too_large=request.too_large,
+            version="",
         )
         if reply.answer is None:
             return _failed(reply)

@@ -44,7 +44,9 @@ class Shadows:
                 continue
             self._under_way[key] = waiting + reply.rows
             copy = msgspec.structs.replace(trail, chance=False, propensity=0.0, model_us=0)
-            said = Reply(reply.prediction_id, reply.endpoint, rows=reply.rows, arm=shadow)
+            said = Reply(
+                reply.prediction_id, reply.endpoint, rows=reply.rows, arm=shadow, traceparent=reply.traceparent
+            )
             task = asyncio.get_running_loop().create_task(self._ask(endpoint, shadow, question, copy, said))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

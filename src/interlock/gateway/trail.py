@@ -26,6 +26,10 @@ class Reply(msgspec.Struct):
     rows: int = 0
     answer: Answer | None = None
     error: InterlockError | None = None
+    traceparent: str = ""
+    """Our span of the client's W3C trace, for the next hop and the log."""
+    rules: list[str] = []
+    """Names of the rules that decided it."""
 
 
 class Trail(msgspec.Struct):
@@ -82,6 +86,8 @@ def prediction(
         inputs=_logged(endpoint, arm, trail.columns),
         outputs=outputs,
         role=role,
+        traceparent=reply.traceparent,
+        rules=reply.rules,
     )
 
 

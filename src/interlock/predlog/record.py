@@ -59,6 +59,10 @@ class Prediction(msgspec.Struct, array_like=True, frozen=True, tag="p"):
     inputs: list[list[Any] | None]
     outputs: list[list[Any]]
     role: Role = "live"
+    traceparent: str = ""
+    """Our span of the client's W3C trace; empty = none came."""
+    rules: list[str] = []
+    """Names of the rules that decided it."""
 
 
 class Feedback(msgspec.Struct, array_like=True, frozen=True, tag="f"):

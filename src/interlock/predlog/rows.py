@@ -53,9 +53,10 @@ _FIXED: dict[str, pa.DataType] = {
     "outcome": pa.string(),
     "reason": pa.string(),
     "seq": pa.int64(),
+    "traceparent": pa.string(),
 }
 """Columns that a record holds as they are."""
-_DERIVED = ("prediction_id", "latency_us", "model_us", "inputs", "outputs", "rows")
+_DERIVED = ("prediction_id", "latency_us", "model_us", "inputs", "outputs", "rows", "rules")
 _fields = attrgetter(*_FIXED, *_DERIVED)
 
 
@@ -74,11 +75,11 @@ def prediction_tables(records: Sequence[tuple[str, Prediction]], schemas: dict[s
 def _predictions(group: list[tuple[str, Prediction]], schema: Schema | None) -> pa.Table:
     """Transposed by `zip`, column by column: a loop over rows and fields would cost three times as much."""
     gateways, records = zip(*group, strict=True)
-    *fixed, ids, latencies, models, inputs, outputs, rows = zip(*map(_fields, records), strict=True)
+    *fixed, ids, latencies, models, inputs, outputs, rows, rules = zip(*map(_fields, records), strict=True)
     counts = [max(1, count) for count in rows]
     columns = {name: pa.array(column, kind) for (name, kind), column in zip(_FIXED.items(), fixed, strict=True)}
     columns["prediction_id"] = uuids(ids)
-    columns["rules"] = pa.array([[]] * len(records), pa.list_(pa.string()))
+    columns["rules"] = pa.array(rules, pa.list_(pa.string()))
     columns["latency_ms"] = _milliseconds(latencies)
     columns["model_latency_ms"] = _milliseconds(models)
     columns["gateway"] = uuids(gateways)

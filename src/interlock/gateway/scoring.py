@@ -1,0 +1,176 @@
+"""MLflow's scoring requests: exactly one of four JSON forms, or CSV with a header. SageMaker's runtime sends the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from interlock.core.errors import InvalidRequest, UnsupportedMedia
+from interlock.model import oip
+from interlock.model.columns import Column, check
+from interlock.model.signature import Input, Signature
+
+WORDS = {"true": True, "false": False, "1": True, "0": False}
+
+
+class _Split(msgspec.Struct):
+    columns: list[str]
+    data: list[list[Any]]
+    index: list[Any] | None = None
+
+
+class _Scoring(msgspec.Struct):
+    dataframe_split: _Split | None = None
+    dataframe_records: list[dict[str, Any]] | None = None
+    instances: list[Any] | dict[str, list[Any]] | None = None
+    inputs: dict[str, Any] | list[Any] | None = None
+    params: dict[str, Any] | None = None
+
+
+_decode = msgspec.json.Decoder(_Scoring).decode
+_FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+
+
+def parser(content_type: str | None) -> Callable[[bytes], ScoringQuestion]:
+    """What reads a body of that type; it refuses one of a type that is not spoken here.
+
+    Raises (from the parser):
+        UnsupportedMedia: neither JSON nor CSV.
+    """
+    media = (content_type or "application/json").partition(";")[0].strip().lower()
+    if media in ("application/json", "text/csv"):
+        return JsonQuestion if media == "application/json" else CsvQuestion
+
+    def refuse(body: bytes) -> ScoringQuestion:
+        raise UnsupportedMedia(f"content type {media!r} is not spoken here; send application/json or text/csv")
+
+    return refuse
+
+
+class ScoringQuestion(ABC):
+    """A table whose columns are read once the signature is known; see `questions.Question`."""
+
+    id: str | None = None
+    parameters: dict[str, Any]
+
+    def __init__(self, body: bytes) -> None:
+        self.parameters = {}
+
+    def columns(self, signature: Signature) -> tuple[int, list[Column]]:
+        """Rows and checked columns.
+
+        Raises:
+            InvalidRequest: they do not fit the signature.
+        """
+        names = [spec.name for spec in signature.inputs]
+        table = self._table(signature)
+        for name in table:
+            if name not in names:
+                raise InvalidRequest(f"input {name!r} is unknown; known: {', '.join(names)}")
+        for spec in signature.inputs:
+            if spec.name not in table:
+                raise InvalidRequest(f"input {spec.name!r} is missing: expected {spec.datatype} ({spec.type})")
+        rows = len(table[names[0]])
+        if rows < 1:
+            raise InvalidRequest("expected at least one row")
+        return rows, [check(spec, table[spec.name], rows, iso=True) for spec in signature.inputs]
+
+    @abstractmethod
+    def _table(self, signature: Signature) -> dict[str, list[Any]]:
+        """Values by input."""
+
+
+class JsonQuestion(ScoringQuestion):
+    """`dataframe_split`, `dataframe_records`, `instances` or `inputs`."""
+
+    def __init__(self, body: bytes) -> None:
+        oip.check_depth(body)
+        try:
+            scoring = _decode(body)
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(f"not a scoring request: {error}") from error
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+        given = [form for form in _FORMS if getattr(scoring, form) is not None]
+        if len(given) != 1:
+            raise InvalidRequest(f"expected exactly one of {', '.join(_FORMS)}, got {', '.join(given) or 'none'}")
+        self.parameters = scoring.params or {}
+        self._value: Any = getattr(scoring, given[0])
+
+    def _table(self, signature: Signature) -> dict[str, list[Any]]:
+        value = self._value
+        if isinstance(value, _Split):
+            return _by_position(value.columns, value.data)
+        if isinstance(value, dict):
+            for name, column in value.items():
+                if not isinstance(column, list):
+                    raise InvalidRequest(f"input {name!r}: expected a list of values, got {type(column).__name__}")
+            return value
+        if value and isinstance(value[0], dict):
+            return _by_name(value)
+        return _by_position([spec.name for spec in signature.inputs], value)
+
+
+class CsvQuestion(ScoringQuestion):
+    """A header of the inputs' names, then rows; an empty cell is a missing value."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        try:
+            lines = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"the body is not valid CSV: {error}") from error
+        self._lines = [line for line in lines if line]
+        if not self._lines:
+            raise InvalidRequest("the CSV has no header with the inputs' names")
+
+    def _table(self, signature: Signature) -> dict[str, list[Any]]:
+        table = _by_position(*_parts(self._lines))
+        specs = {spec.name: spec for spec in signature.inputs}
+        return {name: [_cell(specs.get(name), one) for one in column] for name, column in table.items()}
+
+
+def _parts(lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    return lines[0], lines[1:]
+
+
+def _cell(spec: Input | None, text: str) -> Any:
+    """The value that a cell spells; what does not fit stays text, and is refused with its input's name."""
+    if spec is None or text == "":
+        return None if text == "" else text
+    try:
+        match spec.type:
+            case "float":
+                return float(text)
+            case "int":
+                return int(text)
+            case "bool":
+                return WORDS[text.strip().lower()]
+            case "timestamp":
+                return int(text) if text.lstrip("-").isdecimal() else text
+            case _:
+                return text
+    except (ValueError, KeyError):
+        return text
+
+
+def _by_position(names: list[str], data: list[Any]) -> dict[str, list[Any]]:
+    if len(set(names)) != len(names):
+        raise InvalidRequest("a column name came twice")
+    for row in data:
+        if not isinstance(row, list) or len(row) != len(names):
+            raise InvalidRequest(f"expected every row to be a list of {len(names)} values ({', '.join(names)})")
+    return {name: [row[i] for row in data] for i, name in enumerate(names)}
+
+
+def _by_name(records: list[Any]) -> dict[str, list[Any]]:
+    first = records[0].keys()
+    for i, record in enumerate(records):
+        if not isinstance(record, dict) or record.keys() != first:
+            raise InvalidRequest(f"row {i}: expected an object with {', '.join(first)}")
+    return {name: [record[name] for record in records] for name in first}
