@@ -29,10 +29,12 @@ TYPES: dict[Logical, str] = {
     "float": "double", "int": "int", "bool": "bool", "string": "string", "category": "string", "timestamp": "timestamp",
 }  # fmt: skip
 ORDERED = ("double", "int", "string", "timestamp", "duration")
-COMPARISONS = ("==", "!=", "<", "<=", ">", ">=", "in")
-LEVELS = {"||": 1, "&&": 2, **dict.fromkeys(COMPARISONS, 3), "+": 4, "-": 4, "*": 5, "/": 5, "%": 5}
+ALIKE = [*((kind, kind) for kind in ORDERED), ("int", "double"), ("double", "int")]
+EQUAL, ORDER = ("==", "!=", "in"), ("<", "<=", ">", ">=")
+LEVELS = {"||": 1, "&&": 2, **dict.fromkeys((*EQUAL, *ORDER), 3), "+": 4, "-": 4, "*": 5, "/": 5, "%": 5}
 OPERATORS = {
-    **{(sign, "bool", "bool"): "bool" for sign in ("||", "&&")},
+    **{(sign, "bool", "bool"): "bool" for sign in ("||", "&&", *EQUAL)},
+    **{(sign, *kinds): "bool" for kinds in ALIKE for sign in (*EQUAL, *ORDER)},
     **{(sign, kind, kind): kind for kind in ("int", "double") for sign in "+-*/"},
     ("%", "int", "int"): "int",
     ("+", "string", "string"): "string",
@@ -40,17 +42,8 @@ OPERATORS = {
     ("-", "timestamp", "timestamp"): "duration",
 }
 PARTS = (
-    "FullYear",
-    "Month",
-    "Date",
-    "DayOfMonth",
-    "DayOfWeek",
-    "DayOfYear",
-    "Hours",
-    "Minutes",
-    "Seconds",
-    "Milliseconds",
-)
+    "FullYear", "Month", "Date", "DayOfMonth", "DayOfWeek", "DayOfYear", "Hours", "Minutes", "Seconds", "Milliseconds",
+)  # fmt: skip
 CALLS: dict[tuple[str, ...], str] = {
     **{(to, kind): to for to in ("int", "double") for kind in ("int", "double", "string")},
     **{("string", kind): "string" for kind in ORDERED},
@@ -188,26 +181,17 @@ class _Reader:
         while LEVELS.get(self._now.word, 0) >= level:
             sign = self._next().word
             right = self._items() if sign == "in" else self._binary(LEVELS[sign] + 1)
-            kind = (
-                self._compared(sign, left, right)
-                if sign in COMPARISONS
-                else OPERATORS.get((sign, left.type, right.type))
-            )
+            kind = OPERATORS.get((sign, left.type, right.type))
+            if sign in ("==", "!=") and "null" in (left.type, right.type):
+                if not (left.nullable or right.nullable):
+                    raise self._error("this is never null", left.start)
+                kind = "bool"
             if not kind:
                 mixed = {"int", "double"} == {left.type, right.type}
                 step = "2.0 is a double, 2 an int; double(…) and int(…) convert" if mixed else ""
                 raise self._error(f"{left.type} {sign} {right.type} does not go together", left.start, step)
             left = _Node(kind, left.start)
         return left
-
-    def _compared(self, sign: str, left: _Node, right: _Node) -> str | None:
-        kinds = {left.type, right.type}
-        if sign in ("==", "!=") and "null" in kinds:
-            if not (left.nullable or right.nullable):
-                raise self._error("this is never null", left.start)
-            return "bool"
-        alike = len(kinds) == 1 or kinds == {"int", "double"}
-        return "bool" if alike and (sign in ("==", "!=", "in") or left.type in ORDERED) else None
 
     def _items(self) -> _Node:
         """The list after `in`, with the type of its items."""
@@ -285,15 +269,11 @@ class _Reader:
             raise self._error(f"there is no {name}({', '.join(key[1:])})", start)
         call = ("''" if given else "") + name + self._said(opened)
         if arguments and arguments[0].literal:
-            self._try(call, start)
+            try:  # what is wrong with a literal is wrong for every request
+                engine().evaluate(call)
+            except FAULTS as error:
+                raise self._error(" ".join(str(error).split()), start) from None
         elif name == ".matches":
             raise self._error("a pattern has to be written out", start)
         self.patterns += [call] if name == ".matches" else []
         return _Node(CALLS[key], start)
-
-    def _try(self, call: str, start: int) -> None:
-        """What is wrong with a literal is wrong for every request."""
-        try:
-            engine().evaluate(call)
-        except FAULTS as error:
-            raise self._error(" ".join(str(error).split()), start) from None
