@@ -19,6 +19,8 @@ from interlock.registry.packages import package_hex
 
 ROUTE_TYPE = "application/vnd.interlock.route+json"
 CHAMPION = "champion"
+RULES = 64
+"""As many rules an endpoint may have."""
 
 
 class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,6 +77,21 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     """Who answers when the champion loses its approval: the one before it, or the fixed fallback (else an error)."""
 
 
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What happens instead of the arm's answer when a condition holds; the first that holds counts."""
+
+    name: Name
+    when: str
+    """In CEL; see `model.cel`."""
+    then: Literal["refuse", "answer", "use", "fallback"]
+    reason: str = ""
+    """What a refused client reads."""
+    output: dict[str, Any] | None = None
+    """`answer`: the outputs of every row; a binary `score` alone brings its label along."""
+    arm: str = ""
+    """`use`: who answers."""
+
+
 class RouteDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole content of one revision."""
 
@@ -92,7 +109,7 @@ class RouteDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_version_pin: bool = False
     standby: Standby | None = None
     shadows: tuple[Shadow, ...] = ()
-    rules: tuple[()] = ()
+    rules: Annotated[tuple[Rule, ...], msgspec.Meta(max_length=RULES)] = ()
 
     def arm(self, name: str) -> Arm:
         """The arm of that name.

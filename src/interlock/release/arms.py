@@ -172,12 +172,14 @@ def summary(route: RouteDocument) -> dict[str, Any]:
 
 
 def difference(before: RouteDocument, after: RouteDocument) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two summaries, with the parameters that differ."""
+    """Two summaries, with the parameters and the rules that differ."""
     old, new = (msgspec.to_builtins(route.parameters) for route in (before, after))
     names = [name for name in new if old[name] != new[name]] if before.revision else []
+    gone = [msgspec.to_builtins(rule) for rule in before.rules if rule not in after.rules]
+    come = [msgspec.to_builtins(rule) for rule in after.rules if rule not in before.rules]
     return (
-        summary(before) | {name: old[name] for name in names},
-        summary(after) | {name: new[name] for name in names},
+        summary(before) | {name: old[name] for name in names} | ({"rules": gone} if gone else {}),
+        summary(after) | {name: new[name] for name in names} | ({"rules": come} if come else {}),
     )
 
 

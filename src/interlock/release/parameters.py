@@ -45,25 +45,32 @@ def check_parameters(parameters: Parameters, signature: Signature, live: Collect
         raise Usage(f"ACTIVE_MODEL={parameters.active_model} is not live (there: {', '.join(sorted(live))})")
     if parameters.log_inputs != "all":
         raise Usage(f"LOG_INPUTS={parameters.log_inputs} is not known", next="LOG_INPUTS=all")
-    if parameters.fallback != "error":
-        _check_fallback(parameters.fallback, signature)
+    if isinstance(parameters.fallback, dict):
+        check_fixed("FALLBACK", parameters.fallback, signature)
+    elif parameters.fallback != "error":
+        raise Usage(f"FALLBACK is `error` or a fixed answer, got {parameters.fallback!r}", next="FALLBACK=error")
 
 
-def _check_fallback(fallback: dict[str, Any] | str, signature: Signature) -> None:
+def check_fixed(what: str, fixed: dict[str, Any], signature: Signature) -> None:
+    """Hold a fixed answer, which came as `what`, against the outputs of a model.
+
+    Raises:
+        Usage: it is no answer that this model could give.
+    """
     wanted = {output.name: output for output in signature.outputs()}
-    if isinstance(fallback, str) or set(fallback) != set(wanted):
+    if set(fixed) != set(wanted):
         raise Usage(
-            f"FALLBACK is `error` or an object with {' and '.join(wanted)}, got {fallback!r}",
-            next=f"as in: FALLBACK='{msgspec.json.encode(_example(signature)).decode()}'",
+            f"{what} is an object with {' and '.join(wanted)}, got {fixed!r}",
+            next=f"as in: {what}='{msgspec.json.encode(_example(signature)).decode()}'",
         )
-    for name, value in fallback.items():
+    for name, value in fixed.items():
         many = len(wanted[name].shape) > 1
         numbers = value if many and isinstance(value, list) else [value]
         fits = len(numbers) == (signature.width if many else 1)
         if not fits or not all(_is(wanted[name].datatype, one) for one in numbers):
-            raise Usage(f"FALLBACK: {name} cannot be {value!r}")
+            raise Usage(f"{what}: {name} cannot be {value!r}")
         if name == "label" and value not in signature.classes:
-            raise Usage(f"FALLBACK: label is one of {', '.join(map(str, signature.classes))}, got {value!r}")
+            raise Usage(f"{what}: label is one of {', '.join(map(str, signature.classes))}, got {value!r}")
 
 
 def _is(datatype: Datatype, value: Any) -> bool:

@@ -28,11 +28,12 @@ from interlock.registry.routes import (
     Parameters,
     RouteDocument,
     RouteStore,
+    Rule,
     Shadow,
     replica_name,
 )
 from interlock.registry.versions import Versions
-from interlock.release import arms, audit
+from interlock.release import arms, audit, rules
 from interlock.release.compatible import check_history
 from interlock.release.keys import ARM, Keys, prove
 from interlock.release.parameters import changed_parameters, check_parameters
@@ -170,6 +171,26 @@ class Rollout:
 
         return self._step("params", endpoint, reason, change)
 
+    def add_rule(self, endpoint: str, rule: Rule, reason: str = "") -> Outcome:
+        """Put a rule behind those that are there; starts no phase.
+
+        Raises:
+            Usage: it does not fit every arm, or takes longer than a rule may.
+            Conflict: there is one of that name, or as many as there may be.
+        """
+
+        def change(route: RouteDocument) -> RouteDocument:
+            after = rules.added(route, rule)
+            rules.check_rule(rule, route, self._packages)
+            rules.check_time(rule, route, self._packages)
+            return after
+
+        return self._step("rules add", endpoint, reason, change)
+
+    def remove_rule(self, endpoint: str, name: str, reason: str = "") -> Outcome:
+        """Take a rule out."""
+        return self._step("rules remove", endpoint, reason, lambda route: rules.removed(route, name))
+
     def set_experiment(self, endpoint: str, experiment: str, reason: str = "") -> Outcome:
         """Start the experiment of that id with a fresh salt and phase 1; with an empty id, end the one that runs."""
 
@@ -227,7 +248,7 @@ class Rollout:
         return self.routes.read(endpoint, self.trust, past=True)
 
     def _settled(self, before: RouteDocument, after: RouteDocument) -> RouteDocument:
-        """What follows from any step: a new phase, a stand-by that may serve, ACTIVE_MODEL still there."""
+        """What follows from any step: a new phase, a stand-by that may serve, ACTIVE_MODEL still there, rules that fit."""
         experiment = after.experiment
         if experiment == before.experiment and arms.phase_changed(before, after):
             after = replace(after, experiment=replace(experiment, phase=experiment.phase + 1))
@@ -238,6 +259,8 @@ class Rollout:
                 f"ACTIVE_MODEL sends all traffic to {after.parameters.active_model}, which would be gone",
                 next=f"interlock params {after.endpoint} ACTIVE_MODEL=",
             )
+        if (after.arms, after.parameters.fallback) != (before.arms, before.parameters.fallback):
+            rules.check_rules(after, self._packages)
         return after
 
     def _signature(self, package_digest: str) -> Signature:
