@@ -1,4 +1,4 @@
-"""The HTTP edge that every server of the house shares: one table from errors to status codes, and granian around a function.
+"""The HTTP edge that every server of the house shares: the tables from errors to status codes, and granian around a function.
 
 A skin is `async handle(Request) -> Response`; nothing else of the house knows granian, so another HTTP server can carry it.
 One process is one worker: granian's embedded server runs on our own event loop, and supervisors start as many processes as
@@ -40,6 +40,18 @@ STATUS: dict[type[errors.InterlockError], int] = {
     errors.NotRunning: 503,
     errors.Corrupt: 500,
 }
+GRPC: dict[int, str] = {
+    400: "INVALID_ARGUMENT",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "FAILED_PRECONDITION",
+    413: "RESOURCE_EXHAUSTED",
+    415: "INVALID_ARGUMENT",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+"""What each status of the table above is in gRPC."""
 BODY_LIMIT = 10 * 1024 * 1024
 JSON: list[tuple[str, str]] = [("content-type", "application/json")]
 TEXT: list[tuple[str, str]] = [("content-type", "text/plain; charset=utf-8")]
@@ -80,6 +92,11 @@ def json_response(value: Any, status: int = 200) -> Response:
 def status_of(error: errors.InterlockError) -> int:
     """The error's status; a room's own subclass counts as its nearest base in the table."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def code_of(error: errors.InterlockError) -> str:
+    """The error's gRPC code, by name."""
+    return GRPC[status_of(error)]
 
 
 def error_response(error: errors.InterlockError) -> Response:
