@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from tests.house import INPUTS, House, body, free_port, obey, rows, running, trail
+from tests.house import INPUTS, House, body, free_port, obey, rows, running, trail, until
 from tritonclient.utils import InferenceServerException
 
 from interlock.model import inference_pb2 as pb
@@ -228,6 +230,34 @@ def test_a_nan_is_a_missing_value_where_one_may_be(server: Server) -> None:
         inputs[0].set_data_from_numpy(np.array([np.nan]))
         with pytest.raises(InferenceServerException, match=r"'distance': expected FP64 \(float, not null\), got nan"):
             one.infer(MODEL, inputs)
+
+
+def test_a_gateway_that_leaves_loses_no_call(champion: House) -> None:
+    """Two workers on one port; under load one is told to stop."""
+    request, leaving = request_of(body(1)).SerializeToString(), champion.gateway(1)
+    status, over, calls = champion.project.gateways / "1.json", threading.Event(), []
+
+    def load() -> None:
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(f"127.0.0.1:{champion.grpc_port}", options=own) as channel:
+            ask = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            while not over.is_set():
+                calls.append(ask(request))
+
+    try:
+        leaving.ready()
+        until(status.exists)
+        until(lambda: msgspec.json.decode(status.read_bytes())["endpoints"][MODEL]["arms"]["champion"])
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            loads = [pool.submit(load) for _ in range(8)]
+            until(lambda: len(calls) > 100)
+            leaving.stop()
+            over.set()
+            for one in loads:
+                one.result()
+    finally:
+        over.set()
+        leaving.stop()
 
 
 def schema_of(answer: dict[str, Any]) -> dict[str, Any]:
