@@ -8,7 +8,7 @@ LOCK := .venv-pins/bin/uv pip compile --no-config --quiet --universal --python-v
 	--generate-hashes --no-annotate --custom-compile-command "make pins" --group build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-faults bench up pins clean
+.PHONY: help demo test check test-faults bench up generate pins clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,6 +33,9 @@ bench: .venv/.dev ## run every benchmark, one after the other
 
 up: .venv/.all ## start the project in DIR (examples/flights unless told otherwise)
 	cd "$(DIR)" && "$(CURDIR)/$(BIN)/interlock" up
+
+generate: .venv/.dev ## make the Python messages from proto/ again
+	$(BIN)/python proto/generate.py
 
 pins: .venv-pins/bin/uv ## renew requirements/*.txt from pyproject.toml
 	$(LOCK) --upgrade pyproject.toml --extra dev -o requirements/dev.txt

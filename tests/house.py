@@ -101,10 +101,12 @@ class House:
         self.fingerprint = signing.key_id(self.root_key.public_key())
         root.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
+        self.grpc_port = free_port()
         self.project.config.write_text(
             'model = "flight-delay"\nrecipe = "recipe:train"\n[extract]\nsql = "select 1"\nid = "id"\n'
             'event_time = "at"\nlabel = "late"\n[inputs]\ndistance = "float"\n'
-            f'[trust]\nroot = "{self.fingerprint}"\n[serve]\ngateway_port = {self.port}\nreserve_mb = 1\n'
+            f'[trust]\nroot = "{self.fingerprint}"\n[serve]\ngateway_port = {self.port}\n'
+            f"grpc_port = {self.grpc_port}\nreserve_mb = 1\n"
         )
         self.write_trust()
 

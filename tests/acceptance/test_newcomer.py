@@ -48,6 +48,7 @@ class Newcomer:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "INTERLOCK_KEYS_DIR": str(home / "keys"),
             "INTERLOCK_SERVE__GATEWAY_PORT": str(free_port()),
+            "INTERLOCK_SERVE__GRPC_PORT": str(free_port()),
             "INTERLOCK_SERVE__CONTROL_PORT": str(free_port()),
         }
 

@@ -17,7 +17,7 @@ import interlock
 from interlock.cli import build
 from interlock.cli.commands import COMMANDS, Command
 from interlock.core.errors import InterlockError
-from interlock.core.http import STATUS
+from interlock.core.http import GRPC, STATUS
 from interlock.core.settings import Settings
 from interlock.predlog.record import Heartbeat, Prediction
 from interlock.predlog.rows import heartbeat_table, prediction_tables
@@ -95,6 +95,9 @@ def test_every_error_is_documented_with_its_status() -> None:
     assert codes() - told.keys() == set()
     for kind, status in STATUS.items():
         assert told[kind.code] == str(status), kind.code
+    assert dict(re.findall(r"^\| (\d+) \| `(\w+)` \|$", page("errors.md"), flags=re.MULTILINE)) == {
+        str(status): code for status, code in GRPC.items()
+    }
 
 
 def test_every_column_of_the_warehouse_is_documented(tmp_path: Path) -> None:

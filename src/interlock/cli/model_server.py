@@ -35,6 +35,7 @@ def model_server(
     root: str = "",
     host: str = "127.0.0.1",
     port: int | None = None,
+    grpc_port: int | None = None,
     socket: Path | None = None,
     scope: Literal["serve", "shadow"] = "serve",
     offline: bool = False,
@@ -49,16 +50,18 @@ def model_server(
         root: Fingerprint of the root key that signed it.
         host: Address of the port.
         port: REST on this port.
+        grpc_port: gRPC on this port.
         socket: Batches on this Unix socket, REST on SOCKET.http.
         scope: What the approval must allow.
         offline: Without an approval, on a Unix socket only, for evaluation.
     """
-    if offline and (port is not None or socket is None):
+    ports = [one for one in (port, grpc_port) if one is not None]
+    if offline and (ports or socket is None):
         raise Usage("--offline serves on a Unix socket only", next="--offline --socket PATH")
-    if port is None and socket is None:
-        raise Usage("say where to serve", next="--port N, or --socket PATH")
+    if not ports and socket is None:
+        raise Usage("say where to serve", next="--port N, --grpc-port N, or --socket PATH")
     values = {"package": package, "approval": approval, "trust": trust, "root": root, "host": host, "port": port}
-    values |= {"socket": socket, "scope": scope}
+    values |= {"grpc-port": grpc_port, "socket": socket, "scope": scope}
     words = [word for name, value in values.items() if value not in (None, "") for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "interlock.processes.model_server", *words, *(["--offline"] if offline else [])]
     code, reason = _serve(command, sys.stderr if session.json else sys.stdout)

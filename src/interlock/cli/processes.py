@@ -48,6 +48,7 @@ def up(*, session: Session, detach: bool = False) -> Reply:
         (
             f"everything runs (pid {status.pid}, {len(status.processes)} processes)",
             f"gateway        http://{status.host}:{status.gateway_port}",
+            f"gRPC           {status.host}:{status.grpc_port}",
             f"control plane  http://{status.host}:{status.control_port}/status",
             f"logs           {project.logs}",
         ),
@@ -140,16 +141,18 @@ def worker(*, session: Session, until_idle: bool = False) -> NoReturn:
     _in_project(session, "worker", *(("--until-idle",) if until_idle else ()))
 
 
-def gateway(*, session: Session, slot: int = 0, host: str = "", port: int = 0) -> NoReturn:
+def gateway(*, session: Session, slot: int = 0, host: str = "", port: int = 0, grpc_port: int = 0) -> NoReturn:
     """Run one gateway worker.
 
     Args:
         slot: Which of the project's gateway workers it is; no two have the same.
         host: Address (default: [serve] host).
         port: Port (default: [serve] gateway_port).
+        grpc_port: Port for gRPC (default: [serve] grpc_port).
     """
-    flags = ("--slot", str(slot), *(("--host", host) if host else ()), *(("--port", str(port)) if port else ()))
-    _in_project(session, "gateway", *flags)
+    given = {"--host": host, "--port": port, "--grpc-port": grpc_port}
+    flags = [word for flag, value in given.items() if value for word in (flag, str(value))]
+    _in_project(session, "gateway", "--slot", str(slot), *flags)
 
 
 def recorder(*, session: Session) -> NoReturn:

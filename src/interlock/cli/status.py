@@ -26,7 +26,8 @@ def status(*, session: Session) -> Reply:
     ]
     text: list[str | Columns] = [
         f"pid {up.pid} since {up.started_at}, {'everything is ready' if up.ready else 'not everything is ready'}",
-        f"gateway http://{up.host}:{up.gateway_port}  control plane http://{up.host}:{up.control_port}",
+        f"gateway http://{up.host}:{up.gateway_port}  gRPC {up.host}:{up.grpc_port}  "
+        f"control plane http://{up.host}:{up.control_port}",
         "",
         Columns(msgspec.to_builtins(up.processes), ("name", "state", "pid", "restarts", "last_exit", "log")),
     ]

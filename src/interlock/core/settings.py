@@ -121,6 +121,8 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     control_port: Port = 8400
     gateway_port: Port = 8080
+    grpc_port: Port = 8081
+    """The gateways' gRPC."""
     gateways: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     fsync: Literal["never", "interval", "always"] = "interval"
     reserve_mb: int = 256

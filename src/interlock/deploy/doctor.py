@@ -71,7 +71,8 @@ def _ports(project: Project) -> Iterator[Check]:
     except NotRunning:
         ours = set()
     serve = project.settings().serve
-    for port, setting in ((serve.gateway_port, "gateway_port"), (serve.control_port, "control_port")):
+    for setting in ("gateway_port", "grpc_port", "control_port"):
+        port = getattr(serve, setting)
         if is_free(serve.host, port):
             yield Check("ports", True, f"{setting} {port} is free")
             continue

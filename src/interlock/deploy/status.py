@@ -20,6 +20,7 @@ class UpStatus(msgspec.Struct, frozen=True):
     started_at: str
     host: str
     gateway_port: int
+    grpc_port: int
     control_port: int
     ready: bool
     processes: list[ProcessStatus]

@@ -9,6 +9,7 @@ import msgspec
 from interlock.core.assignment import bucket, owner_table
 from interlock.core.errors import Unavailable, UnknownVersion
 from interlock.gateway.parameters import effective
+from interlock.gateway.rules import Rules
 from interlock.gateway.upstream import Replica
 from interlock.model.signature import Signature
 from interlock.predlog.record import Field, Schema
@@ -30,6 +31,8 @@ class ServedArm(msgspec.Struct, frozen=True):
     approval: str
     known: tuple[tuple[int, str, frozenset[str]], ...]
     """Position, name and known values of the category inputs."""
+    rules: Rules
+    """The endpoint's rules, read with this arm's signature."""
     closed: str = ""
     """Why it may not answer any more: its approval was taken back while it served."""
 

@@ -22,6 +22,7 @@ from interlock.core.files import write_atomic
 from interlock.core.trust import TrustRoot, read_trust
 from interlock.gateway.arms import STANDBY, Endpoint, ServedArm, schema_of
 from interlock.gateway.parameters import pins
+from interlock.gateway.rules import compile_rules
 from interlock.gateway.upstream import Replica, eject_silent
 from interlock.model.package import read_manifest
 from interlock.model.signature import Signature
@@ -144,13 +145,13 @@ class Endpoints:
         self._drop_unused()
 
     def _built(self, route: RouteDocument, digest: str, trust: TrustRoot) -> Endpoint:
-        arms = {arm.name: self._arm(route.endpoint, arm, "serve", trust) for arm in route.arms}
+        arms = {arm.name: self._arm(route, arm, "serve", trust) for arm in route.arms}
         if route.standby is not None:
-            arms[STANDBY] = self._arm(route.endpoint, _as_arm(route.standby, STANDBY), "serve", trust, known=True)
-        shadows = (self._arm(route.endpoint, _as_arm(one, one.name), "shadow", trust) for one in route.shadows)
+            arms[STANDBY] = self._arm(route, _as_arm(route.standby, STANDBY), "serve", trust, known=True)
+        shadows = (self._arm(route, _as_arm(one, one.name), "shadow", trust) for one in route.shadows)
         return Endpoint(route, digest, arms, tuple(shadows), pins(route.endpoint, self._environment))
 
-    def _arm(self, endpoint: str, arm: Arm, scope: Scope, trust: TrustRoot, *, known: bool = False) -> ServedArm:
+    def _arm(self, route: RouteDocument, arm: Arm, scope: Scope, trust: TrustRoot, *, known: bool = False) -> ServedArm:
         """Verified. One that is served already, or stands by, is closed when it may not serve; a new one is refused."""
         manifest = read_manifest(self._packages.find(arm.package_digest), arm.package_digest)
         self_approved, closed = False, ""
@@ -161,7 +162,7 @@ class Endpoints:
             )
             self_approved = approval.predicate.self_approved
         except Refused as error:
-            if not known and arm.package_digest not in self._packages_of(endpoint):
+            if not known and arm.package_digest not in self._packages_of(route.endpoint):
                 raise
             closed = error.message
         signature = manifest.signature
@@ -175,6 +176,7 @@ class Endpoints:
             known=tuple(
                 (i, one.name, frozenset(one.categories)) for i, one in enumerate(signature.inputs) if one.categories
             ),
+            rules=compile_rules(route.rules, signature),
             closed=closed,
         )
 

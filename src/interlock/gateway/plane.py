@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from interlock.core.clock import now_us
 from interlock.core.errors import (
@@ -33,6 +33,7 @@ from interlock.model.columns import Column
 from interlock.model.signature import Signature
 from interlock.predlog.journal import Journal
 from interlock.predlog.record import Outcome
+from interlock.registry.routes import CHAMPION, Rule
 from interlock.registry.tokens import Access
 
 ID_LENGTH = 256
@@ -45,6 +46,12 @@ class Deactivated(Unavailable):
     """ACTIVATE is false."""
 
     code = "deactivated"
+
+
+class ByRule(Unavailable):
+    """A rule of the endpoint wants the fixed fallback."""
+
+    code = "by_rule"
 
 
 REASONS: dict[type[InterlockError], Outcome] = {
@@ -128,12 +135,42 @@ class Plane:
             raise Unavailable(f"endpoint {endpoint.route.endpoint} has nobody who may answer: {arm.closed}")
         if endpoint.under_way > parameters.max_concurrency:
             raise Overloaded(f"more than {parameters.max_concurrency} requests are under way")
+        rule = arm.rules.decide(trail.columns, rows, trail.unit_id, trail.event_time)
+        if rule is not None:
+            arm = self._obey(rule, endpoint, question, trail, reply)
+            if reply.answer is not None:
+                return
         if endpoint.shadows:
             self.shadows.offer(endpoint, question, trail, reply)
         numbers = await self._ask(arm, rows, trail, parameters.retry)
         trail.model_us = numbers.model_us
         reply.answer = derive(arm.signature, numbers.values, parameters.threshold)
         reply.outcome = "answered"
+
+    def _obey(self, rule: Rule, endpoint: Endpoint, question: Question, trail: Trail, reply: Reply) -> ServedArm:
+        """What a rule says: the arm to ask, or the answer in the reply.
+
+        Raises:
+            RuleRefused: the rule refuses.
+            ByRule: it asks for the fixed fallback.
+        """
+        reply.rules = [rule.name]
+        arm = reply.arm or endpoint.named(CHAMPION)
+        match rule.then:
+            case "refuse":
+                raise RuleRefused(rule.reason or f"refused by rule {rule.name}")
+            case "fallback":
+                raise ByRule(f"rule {rule.name} wants the fallback, and there is none")
+            case "answer":
+                reply.answer = _fixed(arm.signature, rule.output or {}, reply.rows, endpoint.parameters.threshold)
+                reply.outcome, reply.reason = "fallback", "rule"
+            case "use":
+                reply.arm = arm = endpoint.named(rule.arm)
+                trail.chance, trail.propensity = False, 1.0
+                reply.rows, trail.columns = question.columns(arm.signature)
+            case _:
+                assert_never(rule.then)
+        return arm
 
     async def _ask(self, arm: ServedArm, rows: int, trail: Trail, retries: int) -> Numbers:
         """Ask a replica; when it is lost, another one, as long as there is time, one is left and the budget lasts.
@@ -185,13 +222,13 @@ def _settle(endpoint: Endpoint, trail: Trail, reply: Reply, error: InterlockErro
     if isinstance(error, RuleRefused):
         reply.outcome, reply.error, reply.rows = "refused", error, 0
         return
-    reason: Outcome = next((reason for kind, reason in REASONS.items() if isinstance(error, kind)), "error")
+    outcome: Outcome = next((one for kind, one in REASONS.items() if isinstance(error, kind)), "error")
     fixed = endpoint.parameters.fallback
     if isinstance(fixed, dict) and reply.arm is not None and reply.rows:
-        reply.outcome, reply.reason = "fallback", reason
+        reply.outcome, reply.reason = "fallback", "rule" if isinstance(error, ByRule) else outcome
         reply.answer = _fixed(reply.arm.signature, fixed, reply.rows, endpoint.parameters.threshold)
         return
-    reply.outcome, reply.error, reply.rows = reason, error, 0
+    reply.outcome, reply.error, reply.rows = outcome, error, 0
 
 
 def _fixed(signature: Signature, fixed: dict[str, Any], rows: int, threshold: float) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from interlock.core.clock import now_us, parse_time, to_us
@@ -32,10 +33,10 @@ class Question(Protocol):
 
 
 class OipQuestion:
-    """`POST /v2/models/{m}/infer`."""
+    """Open Inference Protocol: the JSON of `POST /v2/models/{m}/infer`, or what another `decode` makes of a body."""
 
-    def __init__(self, body: bytes) -> None:
-        self.request = oip.decode(body)
+    def __init__(self, body: bytes, decode: Callable[[bytes], oip.InferRequest] = oip.decode) -> None:
+        self.request = decode(body)
         self.id = self.request.id
         self.parameters: dict[str, Any] = dict(self.request.parameters or {})
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
-from interlock.core.errors import InterlockError, NotFound, Overloaded, PredictionFailed, TooLarge
+from interlock.core.errors import InterlockError, NotFound, Overloaded, TooLarge
 from interlock.core.http import JSON, TEXT, Request, Response, error_response, json_response, status_of
 from interlock.gateway.feedback import read_feedback
 from interlock.gateway.metrics import Metrics
 from interlock.gateway.plane import Plane
 from interlock.gateway.questions import OipQuestion
+from interlock.gateway.replies import answer_of, error_of, headers
 from interlock.gateway.scoring import parser
 from interlock.gateway.trail import Reply
-from interlock.model import oip
-
-SERVER = {"name": "interlock", "version": "0.1.0", "extensions": []}
+from interlock.model import oip, oip_binary
 
 
 class GatewayDoor:
@@ -53,27 +55,18 @@ class GatewayDoor:
         raise NotFound(f"nothing is served at POST {request.path}")
 
     async def _infer(self, request: Request, name: str, version: str) -> Response:
-        plane = self.plane
-        reply = await plane.predict(
-            name, request.body, OipQuestion, request.headers, too_large=request.too_large, version=version
+        header = request.headers.get(oip_binary.HEADER)
+        parse: Callable[[bytes], OipQuestion] = OipQuestion
+        if header is not None:
+            parse = partial(OipQuestion, decode=partial(oip_binary.decode, header=header))
+        reply = await self.plane.predict(
+            name, request.body, parse, request.headers, too_large=request.too_large, version=version
         )
-        if reply.answer is None or reply.arm is None or not isinstance(reply.question, OipQuestion):
+        answer = answer_of(reply)
+        if answer is None:
             return _failed(reply)
-        asked, arm = reply.question.request, reply.arm
-        outputs = oip.tensors(arm.signature, reply.answer, reply.rows, asked.outputs)
-        parameters: dict[str, oip.Scalar] = {
-            "prediction_id": reply.prediction_id,
-            "model_version": arm.arm.label,
-            "package_digest": arm.arm.package_digest,
-            "arm": arm.arm.name,
-            "outcome": reply.outcome,
-        }
-        if reply.reason:
-            parameters["reason"] = reply.reason
-        if arm.approval != "approved":
-            parameters["approval"] = arm.approval
-        body = oip.InferResponse(reply.endpoint, str(arm.arm.version), outputs, asked.id, parameters)
-        return Response(200, oip.encode(body), _headers(reply))
+        body, content = oip_binary.respond(*answer)
+        return Response(200, body, content + headers(reply))
 
     async def _invoke(self, request: Request, name: str) -> Response:
         reply = await self.plane.predict(
@@ -86,7 +79,7 @@ class GatewayDoor:
         )
         if reply.answer is None:
             return _failed(reply)
-        return Response(200, oip.encode({"predictions": reply.answer.records()}), _headers(reply))
+        return Response(200, oip.encode({"predictions": reply.answer.records()}), JSON + headers(reply))
 
     async def _feedback(self, request: Request, name: str) -> Response:
         self.plane.access.require(name, "feedback", request.headers)
@@ -106,28 +99,52 @@ class GatewayDoor:
             case ["", "livez"] | ["", "v2", "health", "live"]:
                 return json_response({"live": True})
             case ["", "readyz"] | ["", "v2", "health", "ready"]:
-                reason = self._unready()
+                reason = self.unready()
                 return json_response({"ready": not reason, "reason": reason}, 503 if reason else 200)
-            case ["", "v2"]:
-                return json_response(SERVER)
+            case ["", "v2"] | ["", "v2", ""]:
+                return json_response(oip.SERVER)
             case ["", "metrics"]:
                 revisions = {name: one.route.revision for name, one in endpoints.by_name.items()}
                 text = self.metrics.text(self.plane.journal.bytes_written, revisions)
                 return Response(200, text.encode(), TEXT)
             case ["", "v2", "models", name]:
-                self.plane.access.require(name, "predict", request.headers)
-                endpoint = endpoints.get(name)
-                if not endpoint.arms:
-                    raise NotFound(f"nothing is deployed at endpoint {name!r}")
-                versions = [str(arm.arm.version) for arm in endpoint.arms.values()]
-                first = next(iter(endpoint.arms.values()))
-                return json_response(oip.metadata(name, versions, first.signature))
+                return json_response(self.describe(name, "", request.headers))
+            case ["", "v2", "models", name, "versions", version]:
+                return json_response(self.describe(name, version, request.headers))
             case ["", "v2", "models", name, "ready"]:
-                live = endpoints.get(name).live
-                return json_response({"name": name, "ready": live}, 200 if live else 503)
+                return _ready(name, self.ready(name, ""))
+            case ["", "v2", "models", name, "versions", version, "ready"]:
+                return _ready(name, self.ready(name, version))
         raise NotFound(f"nothing is served at GET {request.path}")
 
-    def _unready(self) -> str:
+    def ready(self, name: str, version: str) -> bool:
+        """Whether every arm with traffic has a live replica; of a version, whether it has one.
+
+        Raises:
+            NotFound, UnknownVersion: no such endpoint; no such live version, or pinning is not allowed.
+        """
+        endpoint = self.plane.endpoints.get(name)
+        if not version:
+            return endpoint.live
+        arm, _ = endpoint.choose("", version)
+        return any(replica.live for replica in arm.replicas)
+
+    def describe(self, name: str, version: str, headers: Mapping[str, str]) -> dict[str, Any]:
+        """Metadata of an endpoint, or of one version of it.
+
+        Raises:
+            Unauthenticated, NotFound, UnknownVersion: an API key is needed; nothing is deployed; no such live version, or
+                pinning is not allowed.
+        """
+        self.plane.access.require(name, "predict", headers)
+        endpoint = self.plane.endpoints.get(name)
+        if not endpoint.arms:
+            raise NotFound(f"nothing is deployed at endpoint {name!r}")
+        arm = endpoint.choose("", version)[0] if version else next(iter(endpoint.arms.values()))
+        return oip.metadata(name, [str(one.version) for one in endpoint.route.arms], arm.signature)
+
+    def unready(self) -> str:
+        """Why this gateway is not ready; empty = it is."""
         if self.loading:
             return "loading"
         if self.draining:
@@ -139,22 +156,12 @@ class GatewayDoor:
         return f"no live upstream for {', '.join(dead)}" if dead else ""
 
 
-def _headers(reply: Reply) -> list[tuple[str, str]]:
-    arm = reply.arm.arm if reply.arm else None
-    return [
-        *JSON,
-        ("x-interlock-prediction-id", reply.prediction_id),
-        ("x-interlock-model-version", arm.label if arm else ""),
-        ("x-interlock-package-digest", arm.package_digest if arm else ""),
-        ("x-interlock-arm", arm.name if arm else ""),
-        ("x-interlock-outcome", reply.outcome),
-    ]
+def _ready(name: str, ready: bool) -> Response:
+    return json_response({"name": name, "ready": ready}, 200 if ready else 503)
 
 
 def _failed(reply: Reply) -> Response:
-    error = reply.error or PredictionFailed("no answer")
+    error = error_of(reply)
     body = {"error": error.message, "prediction_id": reply.prediction_id}
-    headers = _headers(reply)
-    if isinstance(error, Overloaded):
-        headers.append(("retry-after", "1"))
-    return Response(status_of(error), oip.encode(body), headers)
+    again = [("retry-after", "1")] if isinstance(error, Overloaded) else []
+    return Response(status_of(error), oip.encode(body), JSON + headers(reply) + again)

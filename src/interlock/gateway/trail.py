@@ -61,6 +61,7 @@ def prediction(
     route = endpoint.route
     outside = not trail.chance or trail.unit_source != "client"
     outputs = list(reply.answer.outputs.values()) if reply.answer else []
+    columns = trail.columns if outputs else [column[:1] for column in trail.columns]  # without an answer: one row
     return Prediction(
         prediction_id=reply.prediction_id,
         request_id=trail.request_id,
@@ -82,8 +83,8 @@ def prediction(
         latency_us=latency_us,
         model_us=trail.model_us,
         seq=seq,
-        rows=reply.rows if trail.columns or outputs else 0,
-        inputs=_logged(endpoint, arm, trail.columns),
+        rows=reply.rows,
+        inputs=_logged(endpoint, arm, columns),
         outputs=outputs,
         role=role,
         traceparent=reply.traceparent,

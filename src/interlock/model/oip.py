@@ -1,5 +1,6 @@
-"""Open Inference Protocol v2, REST JSON: requests into checked columns, answers into tensors. One codec for every wing.
+"""Open Inference Protocol v2: its structs, requests into checked columns, answers into tensors, and the JSON of REST.
 
+The other codecs, `oip_binary` and `oip_grpc`, fill the same structs, so all of them are checked here.
 Source: https://github.com/kserve/open-inference-protocol (inference_rest.md).
 """
 
@@ -10,22 +11,25 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from interlock import __version__
 from interlock.core.errors import InvalidRequest
 from interlock.model.answers import Answer
 from interlock.model.columns import Column, check
 from interlock.model.signature import Signature
 
 DEPTH = 64
+SERVER: dict[str, Any] = {"name": "interlock", "version": __version__, "extensions": ["binary_tensor_data"]}
+"""Server metadata as the protocol wants it."""
 Scalar = str | int | float | bool | None
 
 
 class Tensor(msgspec.Struct):
-    """An input tensor."""
+    """An input tensor. `data`, row-major, flat or nested, is not in the JSON where it follows in binary."""
 
     name: str
     shape: list[int]
     datatype: str
-    data: list[Any]
+    data: list[Any] = []
     parameters: dict[str, Scalar] | None = None
 
 

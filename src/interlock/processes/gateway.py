@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from interlock.core.clock import SystemClock, now_us
@@ -20,6 +21,7 @@ from interlock.core.lifeline import tie_to_parent
 from interlock.core.project import Project
 from interlock.core.settings import ServeSettings
 from interlock.gateway.endpoints import Endpoints
+from interlock.gateway.grpc import grpc_server
 from interlock.gateway.metrics import Metrics
 from interlock.gateway.plane import Plane
 from interlock.gateway.rest import GatewayDoor
@@ -42,21 +44,23 @@ def main() -> int:
     parser.add_argument("--slot", type=int, default=0, help="which of the project's gateway workers this is")
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
+    parser.add_argument("--grpc-port", type=int)
     options = parser.parse_args()
     tie_to_parent(grace=10.0)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         project = Project.find(options.project)
         serve = project.settings().serve
-        host, port = options.host or serve.host, options.port or serve.gateway_port
-        uvloop.run(_serve(project, serve, options.slot, host, port))
+        given = {"host": options.host, "gateway_port": options.port, "grpc_port": options.grpc_port}
+        serve = msgspec.structs.replace(serve, **{name: value for name, value in given.items() if value is not None})
+        uvloop.run(_serve(project, serve, options.slot))
     except InterlockError as error:
         sys.stderr.write(f"{error.message}. {error.next}\n")
         return 1
     return 0
 
 
-async def _serve(project: Project, serve: ServeSettings, slot: int, host: str, port: int) -> None:
+async def _serve(project: Project, serve: ServeSettings, slot: int) -> None:
     identity = uuid7()
     endpoints = Endpoints(
         routes=RouteStore(project.routes),
@@ -76,12 +80,13 @@ async def _serve(project: Project, serve: ServeSettings, slot: int, host: str, p
         project.trust,
         project.root_fingerprint(),
         SystemClock(),
-        loopback=is_loopback(host),
+        loopback=is_loopback(serve.host),
         anonymous=serve.anonymous,
     )
     access.refresh()
     door = GatewayDoor(Plane(endpoints, journal, metrics, access), metrics)
-    server = HttpServer(door.handle, host=host, port=port)
+    rest = HttpServer(door.handle, host=serve.host, port=serve.gateway_port)
+    rpc = grpc_server(door, serve.host, serve.grpc_port)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -95,13 +100,14 @@ async def _serve(project: Project, serve: ServeSettings, slot: int, host: str, p
     ]
     for task in tasks:
         task.add_done_callback(lambda done: stop.set())  # one that ends early has failed: leave, and be started again
-    await server.start()
+    await rest.start()
+    await rpc.start()
     door.loading = False
-    sys.stdout.write(f"ready: gateway {slot} on {host}:{port}\n")
+    sys.stdout.write(f"ready: gateway {slot} on {serve.host}:{serve.gateway_port}, gRPC on {serve.grpc_port}\n")
     sys.stdout.flush()
     await stop.wait()
     door.draining = True
-    await server.stop()
+    await asyncio.gather(rest.stop(), rpc.stop())
     failed = [task.exception() for task in tasks if task.done() and not task.cancelled()]
     for task in tasks:
         task.cancel()

@@ -1,4 +1,4 @@
-"""`python -m interlock.processes.model_server`: one verified package behind REST and batches.
+"""`python -m interlock.processes.model_server`: one verified package behind REST, gRPC and batches.
 
 Refused or failed: exit 1, one JSON line `{"code", "message", "next"}` on stderr, no port opened.
 """
@@ -24,16 +24,18 @@ def main() -> int:
     parser.add_argument("--root", help="fingerprint of the root key")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, help="REST on this port")
+    parser.add_argument("--grpc-port", type=int, help="gRPC on this port")
     parser.add_argument("--socket", type=Path, help="batches on this Unix socket, REST on SOCKET.http")
     parser.add_argument("--scope", choices=("serve", "shadow"), default="serve")
     parser.add_argument(
         "--offline", action="store_true", help="without approval, on a Unix socket only, for evaluation"
     )
     options = parser.parse_args()
-    if options.offline and (options.port is not None or options.socket is None):
+    ports = [port for port in (options.port, options.grpc_port) if port is not None]
+    if options.offline and (ports or options.socket is None):
         parser.error("--offline serves on --socket only")
-    if options.port is None and options.socket is None:
-        parser.error("say --port N or --socket PATH")
+    if not ports and options.socket is None:
+        parser.error("say --port N, --grpc-port N or --socket PATH")
     if not options.offline and (options.trust is None or options.root is None):
         parser.error("--trust and --root say whose approvals count (or --offline with --socket)")
     for pool in POOLS:
@@ -66,7 +68,8 @@ def _run(options: argparse.Namespace) -> int:
         if options.socket is not None:  # what a dead server left behind
             options.socket.unlink(missing_ok=True)
             options.socket.with_name(options.socket.name + ".http").unlink(missing_ok=True)
-        uvloop.run(serve(package, approved, host=options.host, port=options.port, path=options.socket))
+        where = {"host": options.host, "port": options.port, "grpc_port": options.grpc_port, "path": options.socket}
+        uvloop.run(serve(package, approved, **where))
     except InterlockError as error:
         line = {"code": error.code, "message": error.message, "next": error.next}
         sys.stderr.write(msgspec.json.encode(line).decode() + "\n")

@@ -86,13 +86,14 @@ class _Up:
             shutil.rmtree(self.project.sockets, ignore_errors=True)
 
     def _require_ports(self, stop: threading.Event) -> None:
-        wanted = ((self.serve.gateway_port, "[serve] gateway_port"), (self.serve.control_port, "[serve] control_port"))
+        serve = self.serve
+        wanted = {"gateway_port": serve.gateway_port, "grpc_port": serve.grpc_port, "control_port": serve.control_port}
         end = time.monotonic() + PORT_SECONDS
         crashed = (self.project.state / "up.json").exists()
-        for port, setting in wanted:
-            while crashed and not is_free(self.serve.host, port) and time.monotonic() < end:
+        for setting, port in wanted.items():
+            while crashed and not is_free(serve.host, port) and time.monotonic() < end:
                 stop.wait(0.1)
-            require_free(self.serve.host, port, setting)
+            require_free(serve.host, port, f"[serve] {setting}")
 
     def _publish(self) -> None:
         status = UpStatus(
@@ -100,6 +101,7 @@ class _Up:
             started_at=self.started_at,
             host=self.serve.host,
             gateway_port=self.serve.gateway_port,
+            grpc_port=self.serve.grpc_port,
             control_port=self.serve.control_port,
             ready=self.supervisor.ready(),
             processes=self.supervisor.statuses(),
@@ -112,7 +114,8 @@ class _Up:
     def _announce(self) -> None:
         host = self.serve.host
         sys.stdout.write(
-            f"ready: gateway http://{host}:{self.serve.gateway_port}  control plane http://{host}:{self.serve.control_port}\n"
+            f"ready: gateway http://{host}:{self.serve.gateway_port}  gRPC {host}:{self.serve.grpc_port}  "
+            f"control plane http://{host}:{self.serve.control_port}\n"
         )
         sys.stdout.flush()
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from interlock.core.errors import InterlockError, NotFound, PredictionFailed, TooLarge
+from interlock.core.errors import InterlockError, NotFound, PredictionFailed, TooLarge, UnknownVersion
 from interlock.core.http import TEXT, Request, Response, error_response, json_response
-from interlock.model import oip
+from interlock.model import oip, oip_binary
 from interlock.model.answers import derive
 from interlock.model.columns import pack
 from interlock.model.wire import BatchRequest
 from interlock.serving.batching import Batcher
-
-SERVER = {"name": "interlock", "version": "0.1.0", "extensions": []}
 
 
 class ModelDoor:
@@ -36,37 +37,88 @@ class ModelDoor:
             return error_response(error)
 
     async def _route(self, request: Request) -> Response:
-        path, base = request.path, f"/v2/models/{self.model}"
-        if request.method == "POST" and path == f"{base}/infer":
-            return await self._infer(request)
-        if path in ("/livez", "/v2/health/live"):
-            return json_response({"live": True})
-        if path in ("/readyz", "/v2/health/ready", f"{base}/ready"):
-            state = {"ready": not self.draining, "reason": "draining" if self.draining else "", "package": self.digest}
-            return json_response(state, 503 if self.draining else 200)
-        if path == "/v2":
-            return json_response(SERVER)
-        if path == base:
-            return json_response(
-                oip.metadata(self.model, [], self.batcher.predictor.signature) | {"parameters": self._who()}
-            )
-        if path == "/metrics":
-            return Response(200, self._metrics().encode(), TEXT)
-        raise NotFound(f"nothing is served at {request.method} {path}; the model is {self.model}")
+        match request.method, request.path.split("/"):
+            case "POST", ["", "v2", "models", name, "infer"]:
+                return await self._infer(request, name, "")
+            case "POST", ["", "v2", "models", name, "versions", version, "infer"]:
+                return await self._infer(request, name, version)
+            case "GET" | "HEAD", parts:
+                return self._get(request.path, parts)
+        raise NotFound(f"nothing is served at {request.method} {request.path}; the model is {self.model}")
 
-    async def _infer(self, request: Request) -> Response:
-        if request.too_large:
-            raise TooLarge("the body is over 10 MiB")
-        body = oip.decode(request.body)
+    def _get(self, path: str, parts: list[str]) -> Response:
+        match parts:
+            case ["", "livez"] | ["", "v2", "health", "live"]:
+                return json_response({"live": True})
+            case ["", "readyz"] | ["", "v2", "health", "ready"]:
+                return self._ready(self.model, "")
+            case ["", "v2", "models", name, "ready"]:
+                return self._ready(name, "")
+            case ["", "v2", "models", name, "versions", version, "ready"]:
+                return self._ready(name, version)
+            case ["", "v2"] | ["", "v2", ""]:
+                return json_response(oip.SERVER)
+            case ["", "v2", "models", name]:
+                return json_response(self.describe(name, "", {}) | {"parameters": self._who()})
+            case ["", "v2", "models", name, "versions", version]:
+                return json_response(self.describe(name, version, {}) | {"parameters": self._who()})
+            case ["", "metrics"]:
+                return Response(200, self._metrics().encode(), TEXT)
+        raise NotFound(f"nothing is served at GET {path}; the model is {self.model}")
+
+    def require(self, name: str, version: str) -> None:
+        """Refuse another model than the one served here; its version here is the package's digest, or none.
+
+        Raises:
+            NotFound, UnknownVersion: it is another.
+        """
+        if name != self.model:
+            raise NotFound(f"no model {name!r}; the model is {self.model}")
+        if version not in ("", self.digest):
+            raise UnknownVersion(f"version {version!r} is not served here; it is {self.digest}")
+
+    def unready(self) -> str:
+        """Why this server is not ready; empty = it is."""
+        return "draining" if self.draining else ""
+
+    def ready(self, name: str, version: str) -> bool:
+        """Whether the model can answer; see `require`."""
+        self.require(name, version)
+        return not self.draining
+
+    def describe(self, name: str, version: str, headers: Mapping[str, str]) -> dict[str, Any]:
+        """The model's metadata; see `require`."""
+        self.require(name, version)
+        return oip.metadata(self.model, [self.digest], self.batcher.predictor.signature)
+
+    async def predict(self, asked: oip.InferRequest) -> oip.InferResponse:
+        """Answer a request, whatever the codec.
+
+        Raises:
+            InvalidRequest: it does not fit the signature.
+            PredictionFailed: the model failed on it.
+        """
         signature = self.batcher.predictor.signature
-        rows, columns = oip.read_columns(signature, body)
+        rows, columns = oip.read_columns(signature, asked)
         answer = await self.batcher.submit(BatchRequest([rows], pack(signature.inputs, columns)))
         if answer.failures:
             raise PredictionFailed(answer.failures[0])
         numbers: list[float] = np.frombuffer(answer.numbers).tolist()
-        outputs = oip.tensors(signature, derive(signature, numbers, self.threshold), rows, body.outputs)
-        reply = oip.InferResponse(self.model, "", outputs, body.id, self._who())
-        return Response(200, oip.encode(reply))
+        outputs = oip.tensors(signature, derive(signature, numbers, self.threshold), rows, asked.outputs)
+        return oip.InferResponse(self.model, self.digest, outputs, asked.id, self._who())
+
+    async def _infer(self, request: Request, name: str, version: str) -> Response:
+        self.require(name, version)
+        if request.too_large:
+            raise TooLarge("the body is over 10 MiB")
+        header = request.headers.get(oip_binary.HEADER)
+        asked = oip.decode(request.body) if header is None else oip_binary.decode(request.body, header)
+        return Response(200, *oip_binary.respond(asked, await self.predict(asked)))
+
+    def _ready(self, name: str, version: str) -> Response:
+        ready = self.ready(name, version)
+        state = {"name": name, "ready": ready, "reason": self.unready(), "package": self.digest}
+        return json_response(state, 200 if ready else 503)
 
     def _who(self) -> dict[str, oip.Scalar]:
         return {"package_digest": self.digest, "approval": self.approved}

@@ -82,6 +82,7 @@ def settings_text(model: str, plan: Plan, label: str, mode: Mode, owner: str) ->
             "",
             "[serve]",
             "gateway_port = 8080",
+            "grpc_port = 8081",
             "control_port = 8400",
             "",
         ]

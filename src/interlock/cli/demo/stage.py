@@ -53,9 +53,10 @@ class Stage:
             source, self.directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".interlock")
         )
         config = self.directory / "interlock.toml"
-        gateway, control = free_ports(2)
+        gateway, grpc, control = free_ports(3)
         text = config.read_text(encoding="utf-8")
-        config.write_text(f"{text}\n[serve]\ngateway_port = {gateway}\ncontrol_port = {control}\n", encoding="utf-8")
+        ports = f"gateway_port = {gateway}\ngrpc_port = {grpc}\ncontrol_port = {control}\n"
+        config.write_text(f"{text}\n[serve]\n{ports}", encoding="utf-8")
 
     def keys(self, role: str) -> Path:
         """The key directory of a role: nobody finds another's private key."""

@@ -1,0 +1,105 @@
+"""The gRPC edge that gateway and model server share: grpc.aio on the event loop that also answers HTTP.
+
+A method is `async (message bytes, metadata) -> Answer`; nothing else of the house knows the server, as with `core.http`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+import grpc
+import msgspec
+
+from interlock.core.errors import InterlockError, Misconfigured
+from interlock.core.http import BODY_LIMIT, code_of, leave
+
+DETAIL_LIMIT = 500
+"""Characters of an error's message: it travels in a header, and clients refuse headers over 8 KiB."""
+CONNECTION_SECONDS = 4.0
+"""Age at which a client is asked to connect anew: so long a drain lasts at most before everybody has gone elsewhere."""
+QUIET_SECONDS = 0.1
+log = logging.getLogger("interlock.grpc")
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The answer's message, or an error; trailing metadata goes with both."""
+
+    body: bytes = b""
+    trailing: tuple[tuple[str, str], ...] = ()
+    error: InterlockError | None = None
+
+
+Method = Callable[[bytes, Mapping[str, str]], Awaitable[Answer]]
+
+
+class GrpcServer:
+    """One service on one port; several processes may share it (SO_REUSEPORT).
+
+    A method runs to its end also when its client goes away: what has been numbered must be logged.
+    """
+
+    def __init__(self, service: str, methods: dict[str, Method], *, host: str, port: int) -> None:
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._port = port
+        self._calls = 0
+        self._running: set[asyncio.Future[Answer]] = set()
+        options = {
+            "grpc.so_reuseport": 1,
+            "grpc.max_receive_message_length": BODY_LIMIT,
+            "grpc.max_send_message_length": -1,
+            "grpc.max_connection_age_ms": int(CONNECTION_SECONDS * 1000),
+        }
+        self._server = grpc.aio.server(options=list(options.items()))
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(partial(self._call, method)) for name, method in methods.items()
+        }
+        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
+
+    async def start(self) -> None:
+        """Bind and serve.
+
+        Raises:
+            Misconfigured: the address is taken.
+        """
+        try:
+            self._server.add_insecure_port(self.address)
+        except RuntimeError as error:
+            raise Misconfigured(f"cannot listen on {self.address}: {error}", next="choose another port") from error
+        await self._server.start()
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """Drain: no new connections; the old ones are answered until they are quiet or old; then `grace` for what still runs.
+
+        grpc's own stop cancels calls that have arrived and not begun: under load that is one for every other client.
+        """
+        leave(self._port)
+        loop, seen = asyncio.get_running_loop(), -1
+        end = loop.time() + CONNECTION_SECONDS * 1.2  # grpc spreads the ages by a tenth
+        while seen != self._calls and loop.time() < end:
+            seen = self._calls
+            await asyncio.sleep(QUIET_SECONDS)
+        await self._server.stop(grace)
+        if self._running:
+            await asyncio.wait(self._running, timeout=grace)
+
+    async def _call(self, method: Method, body: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        self._calls += 1
+        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        task = asyncio.ensure_future(method(body, metadata))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        try:
+            answer = await asyncio.shield(task)
+        except InterlockError as error:
+            answer = Answer(error=error)
+        except Exception:
+            log.exception("unexpected error in a gRPC method")
+            answer = Answer(error=InterlockError("internal error; the server's log says more"))
+        if answer.error is not None:
+            code = grpc.StatusCode[code_of(answer.error)]
+            await context.abort(code, answer.error.message[:DETAIL_LIMIT], answer.trailing)
+        context.set_trailing_metadata(answer.trailing)
+        return answer.body

@@ -1,0 +1,35 @@
+"""The gRPC skin of the gateway: decode, one call, encode. Journal, parameters and assignment are REST's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from interlock.core.errors import NotFound
+from interlock.core.grpc import Answer, GrpcServer
+from interlock.gateway.questions import OipQuestion
+from interlock.gateway.replies import answer_of, error_of, headers
+from interlock.gateway.rest import GatewayDoor
+from interlock.model import oip_grpc
+
+
+def grpc_server(door: GatewayDoor, host: str, port: int) -> GrpcServer:
+    """`inference.GRPCInferenceService` for the endpoints of this gateway."""
+    return GrpcServer(oip_grpc.SERVICE, oip_grpc.methods(door, partial(_infer, door)), host=host, port=port)
+
+
+async def _infer(door: GatewayDoor, message: Any, body: bytes, metadata: Mapping[str, str]) -> Answer:
+    """Metadata keys are the names of REST's headers. The caller's deadline ends its waiting, not TIMEOUT_SECOND."""
+    parse = partial(OipQuestion, decode=lambda _: oip_grpc.read(message))
+    name, version = message.model_name, message.model_version
+    try:
+        reply = await door.plane.predict(name, body, parse, metadata, too_large=False, version=version)
+    except NotFound:
+        door.metrics.unknown += 1
+        raise
+    named = tuple(headers(reply))
+    answer = answer_of(reply)
+    if answer is None:
+        return Answer(trailing=named, error=error_of(reply))
+    return Answer(oip_grpc.write(answer[1], raw=bool(message.raw_input_contents)), named)

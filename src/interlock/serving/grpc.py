@@ -1,0 +1,22 @@
+"""The gRPC skin of a model server: decode, one call, encode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from interlock.core.grpc import Answer, GrpcServer
+from interlock.model import oip_grpc
+from interlock.serving.rest import ModelDoor
+
+
+def grpc_server(door: ModelDoor, host: str, port: int) -> GrpcServer:
+    """`inference.GRPCInferenceService` for the one model of this process."""
+    return GrpcServer(oip_grpc.SERVICE, oip_grpc.methods(door, partial(_infer, door)), host=host, port=port)
+
+
+async def _infer(door: ModelDoor, message: Any, body: bytes, metadata: Mapping[str, str]) -> Answer:
+    door.require(message.model_name, message.model_version)
+    response = await door.predict(oip_grpc.read(message))
+    return Answer(oip_grpc.write(response, raw=bool(message.raw_input_contents)))
