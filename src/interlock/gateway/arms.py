@@ -139,6 +139,15 @@ class Endpoint:
         """Arms, stand-by and shadows."""
         return (*self.arms.values(), *self.shadows)
 
+    def origins(self) -> dict[str, dict[str, Any]]:
+        """Every parameter in force, and where its value is from: the route's revision, or a variable of this gateway."""
+        values = msgspec.to_builtins(self.parameters)
+        route = f"route revision {self.route.revision}"
+        return {
+            name: {"value": value, "origin": self.pinned[name][0] if name in self.pinned else route}
+            for name, value in values.items()
+        }
+
     def status(self, error: str | None) -> EndpointStatus:
         """What this gateway acknowledges."""
         closed = "; ".join(f"{name} is closed: {served.closed}" for name, served in self.arms.items() if served.closed)

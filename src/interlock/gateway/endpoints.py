@@ -79,6 +79,17 @@ class Endpoints:
             raise NotFound(f"no endpoint {name!r}{why}")
         return found
 
+    def only(self) -> str:
+        """The name of the one endpoint.
+
+        Raises:
+            NotFound: there is none, or there are several.
+        """
+        if len(self.by_name) != 1:
+            there = ", ".join(self.by_name) or "none"
+            raise NotFound(f"this path means the only endpoint, and there are {there}; say /endpoints/NAME/invocations")
+        return next(iter(self.by_name))
+
     def next_seq(self, name: str) -> int:
         """The number of a request at its receipt, from 1."""
         number = self.last_seq.get(name, 0) + 1

@@ -14,9 +14,9 @@ from interlock.gateway.metrics import Metrics
 from interlock.gateway.plane import Plane
 from interlock.gateway.questions import OipQuestion
 from interlock.gateway.replies import answer_of, error_of, headers
-from interlock.gateway.scoring import parser
 from interlock.gateway.trail import Reply
 from interlock.model import oip, oip_binary
+from interlock.model.scoring import parser
 
 
 class GatewayDoor:
@@ -50,6 +50,8 @@ class GatewayDoor:
                 return await self._infer(request, name, version)
             case ["", "endpoints", name, "invocations"]:
                 return await self._invoke(request, name)
+            case ["", "invocations"]:
+                return await self._invoke(request, self.plane.endpoints.only())
             case ["", "endpoints", name, "feedback"]:
                 return await self._feedback(request, name)
         raise NotFound(f"nothing is served at POST {request.path}")
@@ -69,17 +71,20 @@ class GatewayDoor:
         return Response(200, body, content + headers(reply))
 
     async def _invoke(self, request: Request, name: str) -> Response:
+        """MLflow's scoring request, also as SageMaker's runtime sends it: with its headers for id and variant (an arm)."""
+        given = request.headers
         reply = await self.plane.predict(
             name,
             request.body,
-            parser(request.headers.get("content-type")),
-            request.headers,
+            parser(given.get("content-type"), given.get("x-amzn-sagemaker-inference-id")),
+            given,
             too_large=request.too_large,
-            version="",
+            version=given.get("x-amzn-sagemaker-target-variant") or "",
         )
         if reply.answer is None:
             return _failed(reply)
-        return Response(200, oip.encode({"predictions": reply.answer.records()}), JSON + headers(reply))
+        variant = [("x-amzn-invoked-production-variant", reply.arm.arm.name if reply.arm else "")]
+        return Response(200, oip.encode({"predictions": reply.answer.records()}), JSON + headers(reply) + variant)
 
     async def _feedback(self, request: Request, name: str) -> Response:
         self.plane.access.require(name, "feedback", request.headers)
@@ -96,13 +101,15 @@ class GatewayDoor:
     def _get(self, request: Request, parts: list[str]) -> Response:
         endpoints = self.plane.endpoints
         match parts:
-            case ["", "livez"] | ["", "v2", "health", "live"]:
+            case ["", "livez"] | ["", "v2", "health", "live"] | ["", "ping"]:
                 return json_response({"live": True})
             case ["", "readyz"] | ["", "v2", "health", "ready"]:
                 reason = self.unready()
                 return json_response({"ready": not reason, "reason": reason}, 503 if reason else 200)
             case ["", "v2"] | ["", "v2", ""]:
                 return json_response(oip.SERVER)
+            case ["", "version"]:
+                return Response(200, oip.SERVER["version"].encode(), TEXT)
             case ["", "metrics"]:
                 revisions = {name: one.route.revision for name, one in endpoints.by_name.items()}
                 text = self.metrics.text(self.plane.journal.bytes_written, revisions)
@@ -111,6 +118,9 @@ class GatewayDoor:
                 return json_response(self.describe(name, "", request.headers))
             case ["", "v2", "models", name, "versions", version]:
                 return json_response(self.describe(name, version, request.headers))
+            case ["", "v2", "models", name, "parameters"]:
+                self.plane.access.require(name, "predict", request.headers)
+                return json_response(endpoints.get(name).origins())
             case ["", "v2", "models", name, "ready"]:
                 return _ready(name, self.ready(name, ""))
             case ["", "v2", "models", name, "versions", version, "ready"]:

@@ -10,8 +10,9 @@ import numpy as np
 from interlock.core.errors import InterlockError, NotFound, PredictionFailed, TooLarge, UnknownVersion
 from interlock.core.http import TEXT, Request, Response, error_response, json_response
 from interlock.model import oip, oip_binary
-from interlock.model.answers import derive
-from interlock.model.columns import pack
+from interlock.model.answers import Answer, derive
+from interlock.model.columns import Column, pack
+from interlock.model.scoring import parser
 from interlock.model.wire import BatchRequest
 from interlock.serving.batching import Batcher
 
@@ -42,13 +43,15 @@ class ModelDoor:
                 return await self._infer(request, name, "")
             case "POST", ["", "v2", "models", name, "versions", version, "infer"]:
                 return await self._infer(request, name, version)
+            case "POST", ["", "invocations"]:
+                return await self._invoke(request)
             case "GET" | "HEAD", parts:
                 return self._get(request.path, parts)
         raise NotFound(f"nothing is served at {request.method} {request.path}; the model is {self.model}")
 
     def _get(self, path: str, parts: list[str]) -> Response:
         match parts:
-            case ["", "livez"] | ["", "v2", "health", "live"]:
+            case ["", "livez"] | ["", "v2", "health", "live"] | ["", "ping"]:
                 return json_response({"live": True})
             case ["", "readyz"] | ["", "v2", "health", "ready"]:
                 return self._ready(self.model, "")
@@ -62,6 +65,8 @@ class ModelDoor:
                 return json_response(self.describe(name, "", {}) | {"parameters": self._who()})
             case ["", "v2", "models", name, "versions", version]:
                 return json_response(self.describe(name, version, {}) | {"parameters": self._who()})
+            case ["", "version"]:
+                return Response(200, oip.SERVER["version"].encode(), TEXT)
             case ["", "metrics"]:
                 return Response(200, self._metrics().encode(), TEXT)
         raise NotFound(f"nothing is served at GET {path}; the model is {self.model}")
@@ -100,12 +105,23 @@ class ModelDoor:
         """
         signature = self.batcher.predictor.signature
         rows, columns = oip.read_columns(signature, asked)
+        outputs = oip.tensors(signature, await self._answer(rows, columns), rows, asked.outputs)
+        return oip.InferResponse(self.model, self.digest, outputs, asked.id, self._who())
+
+    async def _answer(self, rows: int, columns: list[Column]) -> Answer:
+        signature = self.batcher.predictor.signature
         answer = await self.batcher.submit(BatchRequest([rows], pack(signature.inputs, columns)))
         if answer.failures:
             raise PredictionFailed(answer.failures[0])
-        numbers: list[float] = np.frombuffer(answer.numbers).tolist()
-        outputs = oip.tensors(signature, derive(signature, numbers, self.threshold), rows, asked.outputs)
-        return oip.InferResponse(self.model, self.digest, outputs, asked.id, self._who())
+        return derive(signature, np.frombuffer(answer.numbers).tolist(), self.threshold)
+
+    async def _invoke(self, request: Request) -> Response:
+        """MLflow's scoring request."""
+        if request.too_large:
+            raise TooLarge("the body is over 10 MiB")
+        question = parser(request.headers.get("content-type"))(request.body)
+        answer = await self._answer(*question.columns(self.batcher.predictor.signature))
+        return json_response({"predictions": answer.records()})
 
     async def _infer(self, request: Request, name: str, version: str) -> Response:
         self.require(name, version)

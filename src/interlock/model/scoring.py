@@ -36,20 +36,22 @@ _decode = msgspec.json.Decoder(_Scoring).decode
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
-def parser(content_type: str | None) -> Callable[[bytes], ScoringQuestion]:
-    """What reads a body of that type; it refuses one of a type that is not spoken here.
+def parser(content_type: str | None, identity: str | None = None) -> Callable[[bytes], ScoringQuestion]:
+    """What reads a body of that type; it refuses one of a type that is not spoken here. `identity`: the request's own id.
 
     Raises (from the parser):
         UnsupportedMedia: neither JSON nor CSV.
     """
     media = (content_type or "application/json").partition(";")[0].strip().lower()
-    if media in ("application/json", "text/csv"):
-        return JsonQuestion if media == "application/json" else CsvQuestion
 
-    def refuse(body: bytes) -> ScoringQuestion:
-        raise UnsupportedMedia(f"content type {media!r} is not spoken here; send application/json or text/csv")
+    def parse(body: bytes) -> ScoringQuestion:
+        if media not in KINDS:
+            raise UnsupportedMedia(f"content type {media!r} is not spoken here; send {' or '.join(KINDS)}")
+        question = KINDS[media](body)
+        question.id = identity
+        return question
 
-    return refuse
+    return parse
 
 
 class ScoringQuestion(ABC):
@@ -133,6 +135,9 @@ class CsvQuestion(ScoringQuestion):
         table = _by_position(*_parts(self._lines))
         specs = {spec.name: spec for spec in signature.inputs}
         return {name: [_cell(specs.get(name), one) for one in column] for name, column in table.items()}
+
+
+KINDS: dict[str, Callable[[bytes], ScoringQuestion]] = {"application/json": JsonQuestion, "text/csv": CsvQuestion}
 
 
 def _parts(lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:
