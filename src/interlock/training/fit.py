@@ -8,13 +8,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from interlock.core.errors import InterlockError, InvalidData, RecipeFailed
+from interlock.core.errors import InterlockError, InvalidData, PredictionFailed, RecipeFailed
 from interlock.core.settings import Settings
 from interlock.model.columns import NAT, Array
 from interlock.model.features import Function
 from interlock.model.frames import from_frame, to_frame
-from interlock.model.predictor import predict
-from interlock.model.signature import Input, Signature, twins
+from interlock.model.manifest import RuntimeName
+from interlock.model.predictor import Engine
+from interlock.model.runtimes import RUNTIMES, runtime_of
+from interlock.model.signature import Input, Label, Signature, twins
 from interlock.training.dataset import Dataset, Rows
 from interlock.training.load import Log, Recipe, user_code
 from interlock.training.split import Split
@@ -31,14 +33,18 @@ UNSEEN = "\N{REPLACEMENT CHARACTER} never seen"
 class Fitted(msgspec.Struct, frozen=True):
     """A checked model that is not packaged yet."""
 
-    signature: Signature
+    runtime: RuntimeName
+    engine: Engine
     function: Function
-    columns: list[str]
-    estimator: Any
+
+    @property
+    def signature(self) -> Signature:
+        """What the model takes and gives."""
+        return self.engine.signature
 
     def predict(self, arrays: list[Array]) -> NDArray[np.float64]:
         """Numbers [rows, width] of raw rows."""
-        return predict(self.signature, self.function, self.columns, self.estimator, arrays)
+        return self.engine.predict(self.function, arrays)
 
 
 def signature_of(settings: Settings, recipe: Recipe, table: Table, split: Split) -> Signature:
@@ -89,9 +95,12 @@ def fit(
     log(f"calling the recipe with {len(train.label)} rows, {frame.shape[1]} columns, parameters {parameters}")
     with user_code("the recipe", log):
         estimator = recipe.function(Dataset(train.features, train.label, parts["validation"], parameters), **parameters)
-    fitted = Fitted(signature, function, list(map(str, frame.columns)), estimator)
-    _check_estimator(fitted)
-    _check_probes(fitted, [values[split.parts["train"][:1]] for values in arrays], log)
+    name, columns = runtime_of(estimator), list(map(str, frame.columns))
+    classes = _check_estimator(name, estimator, signature, columns)
+    fitted = Fitted(name, Engine(RUNTIMES[name], estimator, signature, columns, classes), function)
+    row = [values[split.parts["train"][:1]] for values in arrays]
+    _check_numbers(fitted, row)
+    _check_probes(fitted, row, log)
     return fitted
 
 
@@ -106,33 +115,49 @@ def _check_features(frame: pd.DataFrame, rows: int) -> None:
         raise RecipeFailed(f"the feature function's columns are no distinct names: {list(frame.columns)}")
 
 
-def _check_estimator(fitted: Fitted) -> None:
-    """Whether it is fitted on exactly the feature function's columns, and predicts what the task needs."""
-    estimator, task = fitted.estimator, fitted.signature.task
-    if estimator is None:
-        raise RecipeFailed("the recipe returned nothing", next="end it with: return estimator.fit(…)")
+def _check_estimator(name: RuntimeName, estimator: Any, signature: Signature, columns: list[str]) -> tuple[Label, ...]:
+    """Whether it is fitted on exactly the feature function's columns and labels; the order of its classes."""
     kind = type(estimator).__name__
-    needed = "predict" if task == "regression" else "predict_proba"
-    if not hasattr(estimator, needed):
-        raise RecipeFailed(
-            f"the recipe returned a {kind}, which has no {needed}",
-            next="return a fitted scikit-learn estimator; CalibratedClassifierCV gives probabilities to any classifier",
-        )
-    found = getattr(estimator, "feature_names_in_", None)
-    if found is None:
+    said = RUNTIMES[name].describe(estimator, signature.task)
+    if said.columns == []:
         raise RecipeFailed(
             f"the {kind} was not fitted, or not on columns with names", next="call .fit(data.features, data.label)"
         )
-    if list(found) != fitted.columns:
-        differing = sorted(set(found) ^ set(fitted.columns)) or ["their order"]
+    # LightGBM has no spaces in its names.
+    if said.columns is not None and said.columns not in (columns, [column.replace(" ", "_") for column in columns]):
+        differing = sorted(set(said.columns) ^ set(columns)) or ["their order"]
         raise RecipeFailed(
             f"the {kind} was fitted on other columns than the feature function's ({', '.join(differing)})",
             next="make every column in the feature function, and fit on data.features as it is",
         )
-    if task != "regression" and set(estimator.classes_.tolist()) != set(fitted.signature.classes):
-        absent = [label for label in fitted.signature.classes if label not in estimator.classes_.tolist()]
+    classes, found = signature.classes, said.classes
+    if found is None:
+        return classes
+    if set(found) == set(classes):
+        return tuple(found)
+    if name == "xgboost" and found == list(range(len(classes))):  # its wrapper wants classes as their numbers
+        return classes
+    absent = [label for label in classes if label not in found]
+    raise RecipeFailed(f"no training row is of class {absent[0]!r}" if absent else f"the {kind} knows other classes")
+
+
+def _check_numbers(fitted: Fitted, row: list[Array]) -> None:
+    """Whether it answers a training row as the task needs."""
+    kind, signature = type(fitted.engine.model).__name__, fitted.signature
+    try:
+        (numbers,) = fitted.predict(row)
+    except PredictionFailed as error:
         raise RecipeFailed(
-            f"no training row is of class {absent[0]!r}" if absent else f"the {kind} knows other classes"
+            f"the {kind} does not answer a training row: {error.message}",
+            next=""
+            if fitted.engine.runtime.FRAME
+            else f"{fitted.runtime} models take numbers: turn texts and times into numbers in the feature function",
+        ) from error
+    total = numbers.sum() if signature.task == "multiclass" else 1.0
+    if signature.classes and not (numbers.min() >= 0 and numbers.max() <= 1 and abs(total - 1) < 1e-3):
+        raise RecipeFailed(
+            f"the {kind} answers a training row with {numbers.tolist()}, which are no probabilities",
+            next="train it with an objective that gives them (binary:logistic, multi:softprob, binary, multiclass)",
         )
 
 

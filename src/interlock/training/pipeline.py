@@ -137,7 +137,7 @@ def build_on(job: Job, record: ExtractRecord, frame: pd.DataFrame, author: Autho
     signature = signature_of(settings, recipe, table, parts)
     fitted = fit(recipe, function, signature, table, parts, parameters, log)
     made = Made(job.run, recipe, source, parameters, record, table, parts)
-    return build(job.project, settings, made, fitted, author), made, fitted
+    return build(job.project, settings, made, fitted, author, log), made, fitted
 
 
 def dry_run(project: Project, spec: RunSpec, log: Log) -> Report:
