@@ -17,7 +17,6 @@ import symtable
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import packages_distributions
 from typing import Any
 
 from interlock.core.errors import RecipeFailed
@@ -128,6 +127,8 @@ class _Module:
                 f"{self.feature} uses {bound} of interlock, which is no part of a model package",
                 next="use interlock only around the feature function, not in it",
             )
+        from importlib.metadata import packages_distributions  # costs every model server's start if it is at the top
+
         distributions = [] if relative else packages_distributions().get(root, [])
         if not distributions:
             raise RecipeFailed(

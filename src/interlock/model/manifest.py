@@ -25,8 +25,6 @@ class Compiled(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The trees in the form that answers faster; it gave the same answers to all held-out rows."""
 
     file: str
-    plan: str
-    """What is done to the model columns before the trees."""
     speedup_1: float
     speedup_64: float
     """How many times as fast as the original, with 1 and with 64 rows a call; measured when it was packaged."""

@@ -14,14 +14,14 @@ from interlock.model.columns import Array
 from interlock.model.frames import to_columns, to_frame
 from interlock.model.package import Package
 from interlock.model.runtimes import RUNTIMES, compiled
-from interlock.model.runtimes.interface import Loaded
 from interlock.model.signature import Label, Signature
 
 
 class Engine(msgspec.Struct, frozen=True):
     """What makes numbers of model columns, whose names are `columns`. `classes`: the order of its probabilities."""
 
-    runtime: Loaded
+    runtime: Any
+    """A `Runtime`, or `compiled`, which only loads and predicts."""
     model: Any
     signature: Signature
     columns: list[str]
@@ -76,7 +76,7 @@ class Predictor:
         self.manifest = manifest
         self.signature = manifest.signature
         found = manifest.runtime
-        runtime: Loaded = compiled if found.compiled else RUNTIMES[found.name]
+        runtime: Any = compiled if found.compiled else RUNTIMES[found.name]
         model = runtime.load(package.files)
         self._engine = Engine(runtime, model, self.signature, list(manifest.feature_columns), found.classes)
         source = package.files[features.FILE]

@@ -75,8 +75,7 @@ def build(project: Project, settings: Settings, made: Made, fitted: Fitted, auth
     """
     signature, parts = fitted.signature, made.split.parts
     engine, threshold = fitted.engine, settings.endpoint.threshold
-    runtime = RUNTIMES[fitted.runtime]
-    stored = runtime.dump(engine.model, settings.requirements)
+    runtime, stored = RUNTIMES[fitted.runtime], fitted.stored
     arrays = from_frame(signature.inputs, made.table.frame)
     train = [values[parts["train"]] for values in arrays]
     held_out = [values[parts["test"]] for values in arrays]

@@ -7,12 +7,11 @@ documented C functions are called directly.
 from __future__ import annotations
 
 import ctypes
-import functools
 import importlib.util
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -27,51 +26,8 @@ FILE = "model/compiled.tl"
 PLAN = "model/compiled.json"
 LIBRARIES: tuple[str, ...] = ("numpy", "treelite")
 FRAME = False
-CONFIG = b'{"predict_type": "%s", "nthread": 1}'
 NAN = float("nan")
 """The one key that finds NaN in a dict."""
-
-
-class Scale(msgspec.Struct, frozen=True, tag="scale"):
-    """(x − mean) / scale; either may be missing."""
-
-    mean: list[float] | None
-    scale: list[float] | None
-
-    def apply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The scaled matrix."""
-        if self.mean is not None:
-            x = x - self.mean
-        return x if self.scale is None else x / self.scale
-
-
-class Fill(msgspec.Struct, frozen=True, tag="fill"):
-    """NaN becomes the column's value."""
-
-    values: list[float]
-
-    def apply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The matrix without NaN."""
-        return np.where(np.isnan(x), self.values, x)
-
-
-class Single(msgspec.Struct, frozen=True, tag="single"):
-    """Numbers as scikit-learn's own trees compare them: in 32 bits, and refused when they are infinite or missing."""
-
-    missing: bool
-    """NaN is allowed."""
-
-    def apply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The rounded matrix.
-
-        Raises:
-            ValueError: it holds what the original model refuses.
-        """
-        with np.errstate(over="ignore"):
-            rounded = x.astype(np.float32).astype(np.float64)
-        if np.isinf(rounded).any() or not (self.missing or np.isfinite(rounded).all()):
-            raise ValueError("a model column is infinite, too large for 32 bits, or missing")
-        return rounded
 
 
 class Codes(msgspec.Struct, frozen=True):
@@ -83,56 +39,64 @@ class Codes(msgspec.Struct, frozen=True):
     nan: float | None
 
 
+class Step(msgspec.Struct, frozen=True):
+    """An operation on the matrix, with a value a column.
+
+    `single`: numbers as scikit-learn's own trees compare them, in 32 bits and not infinite; `known`: NaN is refused.
+    """
+
+    kind: Literal["subtract", "divide", "fill", "single", "known"]
+    values: list[float] = []
+
+
 class Plan(msgspec.Struct, frozen=True):
-    """From model columns to the trees' matrix: which columns in which order, texts as codes, then steps in turn."""
+    """From model columns to the trees' matrix (which columns in which order, texts as codes, then steps in turn), and
+    from there to numbers: `width` a row in `dtype`; the softmax is taken here, because treelite's is of 32 bits.
+    """
 
     columns: list[int]
     codes: dict[int, Codes]
-    steps: list[Scale | Fill | Single]
+    steps: list[Step]
+    width: int = 1
+    dtype: Literal["float32", "float64"] = "float64"
     softmax: bool = False
-    """The trees give margins and the softmax is taken here: treelite's own is of 32 bits."""
 
 
 class Trees:
-    """A treelite checkpoint in memory, with the plan of what comes before it."""
+    """A treelite checkpoint in memory, with its plan."""
 
     def __init__(self, plan: Plan, checkpoint: bytes) -> None:
         self.plan = plan
         self.tables = {at: {**one.known, None: one.none, NAN: one.nan} for at, one in plan.codes.items()}
-        self.library = _library()
+        found = importlib.util.find_spec("treelite")
+        if found is None or found.origin is None:
+            raise Misconfigured(
+                "the model needs treelite, which is not installed", next='pip install "interlock[trees]"'
+            )
+        self.library = ctypes.CDLL(str(Path(found.origin).parent / "lib" / "libtreelite.so"))
+        self.library.TreeliteGetLastError.restype = ctypes.c_char_p
         self.handle, self.config = ctypes.c_void_p(), ctypes.c_void_p()
-        self._call(
-            "TreeliteDeserializeModelFromBytes", checkpoint, ctypes.c_size_t(len(checkpoint)), ctypes.byref(self.handle)
-        )
+        size, kind = ctypes.c_size_t(len(checkpoint)), b"raw" if plan.softmax else b"default"
+        self._call("TreeliteDeserializeModelFromBytes", checkpoint, size, ctypes.byref(self.handle))
         weakref.finalize(self, self.library.TreeliteFreeModel, self.handle)
-        self._call("TreeliteGTILParseConfig", CONFIG % (b"raw" if plan.softmax else b"default"), ctypes.byref(self.config))
+        config = b'{"predict_type": "%s", "nthread": 1}' % kind
+        self._call("TreeliteGTILParseConfig", config, ctypes.byref(self.config))
         weakref.finalize(self, self.library.TreeliteGTILDeleteConfig, self.config)
-        kind, features = ctypes.c_char_p(), ctypes.c_size_t()
-        self._call("TreeliteGetInputType", self.handle, ctypes.byref(kind))
-        self._call("TreeliteQueryNumFeature", self.handle, ctypes.byref(features))
-        self.kind = kind.value or b""
-        self.dtype = np.dtype(self.kind.decode())
-        shape, dimensions = ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64()
-        one = ctypes.c_uint64(1)
-        self._call(
-            "TreeliteGTILGetOutputShape", self.handle, one, self.config, ctypes.byref(shape), ctypes.byref(dimensions)
-        )
-        self.width = int(np.prod(shape[: dimensions.value]))
-        if features.value != len(plan.columns):
-            raise ValueError(f"the trees take {features.value} columns, the plan gives {len(plan.columns)}")
 
     def predict(self, columns: list[Array]) -> NDArray[Any]:
-        """Numbers [rows, width] of model columns; `width` is 1, or one a class."""
+        """Numbers [rows, width] of model columns."""
         plan = self.plan
-        taken = [self._coded(at, columns[at]) if at in self.tables else columns[at] for at in plan.columns]
-        x = matrix(taken)
+        x = matrix([self._coded(at, columns[at]) if at in self.tables else columns[at] for at in plan.columns])
         for step in plan.steps:
-            x = step.apply(x)
-        x = np.ascontiguousarray(x, self.dtype)
-        found = np.empty((len(x), self.width), self.dtype)
+            x = _done(step, x)
+        x = np.ascontiguousarray(x, plan.dtype)
+        found = np.empty((len(x), plan.width), plan.dtype)
         rows, given, out = ctypes.c_uint64(len(x)), ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(found.ctypes.data)
-        self._call("TreeliteGTILPredict", self.handle, given, self.kind, rows, out, self.config)
-        return _softmax(found) if plan.softmax else found
+        self._call("TreeliteGTILPredict", self.handle, given, plan.dtype.encode(), rows, out, self.config)
+        if not plan.softmax:
+            return found
+        powers = np.exp(found - found.max(axis=1, keepdims=True), dtype=np.float64)
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
     def _coded(self, at: int, values: Array) -> list[float | None]:
         table, unknown = self.tables[at], self.plan.codes[at].unknown
@@ -143,30 +107,23 @@ class Trees:
             raise ValueError(self.library.TreeliteGetLastError().decode(errors="replace"))
 
 
-def _softmax(margins: NDArray[Any]) -> NDArray[np.float64]:
-    powers = np.exp(margins - margins.max(axis=1, keepdims=True), dtype=np.float64)
-    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return shares
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    """treelite's C library, found without importing its package."""
-    found = importlib.util.find_spec("treelite")
-    if found is None or found.origin is None:
-        raise Misconfigured("the model needs treelite, which is not installed", next='pip install "interlock[trees]"')
-    library = ctypes.CDLL(str(Path(found.origin).parent / "lib" / "libtreelite.so"))
-    library.TreeliteGetLastError.restype = ctypes.c_char_p
-    return library
+def _done(step: Step, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    if step.kind == "subtract":
+        return x - step.values
+    if step.kind == "divide":
+        return x / step.values
+    if step.kind == "fill":
+        return np.where(np.isnan(x), step.values, x)
+    if step.kind == "single":
+        with np.errstate(over="ignore"):
+            x = x.astype(np.float32).astype(np.float64)
+    if (np.isinf(x) if step.kind == "single" else np.isnan(x)).any():
+        raise ValueError("a model column is infinite, too large for 32 bits, or missing")
+    return x
 
 
 def load(files: Mapping[str, bytes]) -> Trees:
-    """The trees of a package's verified files.
-
-    Raises:
-        Tampered: they hold none.
-        Misconfigured: treelite is not installed.
-    """
+    """The trees of a package's verified files."""
     try:
         return Trees(msgspec.json.decode(files[PLAN], type=Plan), files[FILE])
     except ValueError as error:

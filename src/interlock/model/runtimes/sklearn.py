@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from interlock.core.errors import RecipeFailed, Tampered
 from interlock.core.settings import Task
-from interlock.model.runtimes.interface import Described, Stored, library
+from interlock.model.runtimes.interface import Stored, classes_of, library
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,20 +61,6 @@ ALLOWED = frozenset(
 """Types beyond skops' own list that common estimators hold. None of them runs code of the file when it is loaded."""
 
 
-def describe(estimator: Any, task: Task) -> Described:
-    """Columns and classes of a fitted estimator."""
-    kind = type(estimator).__name__
-    needed = "predict" if task == "regression" else "predict_proba"
-    if not hasattr(estimator, needed):
-        raise RecipeFailed(
-            f"the recipe returned a {kind}, which has no {needed}",
-            next="return a fitted scikit-learn estimator; CalibratedClassifierCV gives probabilities to any classifier",
-        )
-    classes = None if task == "regression" else getattr(estimator, "classes_", None)
-    columns = list(getattr(estimator, "feature_names_in_", ()))
-    return Described(columns, None if classes is None else classes.tolist())
-
-
 def dump(estimator: Any, requirements: tuple[str, ...] = ()) -> Stored:
     """The estimator as a skops file, and the types beyond skops' own list that it holds."""
     import skops.io
@@ -90,7 +76,8 @@ def dump(estimator: Any, requirements: tuple[str, ...] = ()) -> Stored:
             f"the {type(estimator).__name__} holds {', '.join(strangers)}, which cannot be stored safely",
             next="build it of scikit-learn's own parts; put own code into the feature function",
         )
-    return Stored({FILE: data}, types)
+    columns = list(getattr(estimator, "feature_names_in_", ()))
+    return Stored({FILE: data}, columns, classes_of(estimator), types)
 
 
 def load(files: Mapping[str, bytes]) -> Any:

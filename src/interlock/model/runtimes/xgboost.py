@@ -8,47 +8,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interlock.core.errors import RecipeFailed, Tampered
+from interlock.core.errors import Tampered
 from interlock.core.settings import Task
 from interlock.model.columns import Array
-from interlock.model.runtimes.interface import Described, Stored, library, matrix
+from interlock.model.runtimes.interface import Stored, booster_of, classes_of, library, matrix
 
 FILE = "model/model.ubj"
 LIBRARIES: tuple[str, ...] = ("numpy", "scipy", "xgboost-cpu")
-RTOL = 1e-5
-"""It computes in 32 bits."""
+RTOL = 1e-5  # it computes in 32 bits
 FRAME = False
 
 
-def booster_of(model: Any) -> Any:
-    """The booster of a scikit-learn wrapper as the wrapper itself predicts, or a booster itself.
-
-    Raises:
-        RecipeFailed: the wrapper is not fitted.
-    """
-    if not hasattr(model, "get_booster"):
-        return model
-    if not model.__sklearn_is_fitted__():
-        raise RecipeFailed(f"the {type(model).__name__} was not fitted", next="call .fit(data.features, data.label)")
-    booster = model.get_booster()
-    best = booster.attr("best_iteration")
-    return booster if best is None else booster[: int(best) + 1]
-
-
-def describe(model: Any, task: Task) -> Described:
-    """Names that the booster was trained on; a wrapper's classes, which XGBoost wants as 0, 1, 2 …"""
-    booster = booster_of(model)
-    classes = None if task == "regression" else getattr(model, "classes_", None)
-    return Described(booster.feature_names or [], None if classes is None else classes.tolist())
-
-
 def dump(model: Any, requirements: tuple[str, ...] = ()) -> Stored:
-    """The booster as UBJSON."""
-    return Stored({FILE: bytes(booster_of(model).save_raw("ubj"))})
+    """The booster as UBJSON; one that comes without a wrapper keeps all of its trees, as the library has it."""
+    booster = booster_of(model)
+    best = None if booster is model else booster.attr("best_iteration")
+    kept = booster if best is None else booster[: int(best) + 1]
+    return Stored({FILE: bytes(kept.save_raw("ubj"))}, booster.feature_names or [], classes_of(model))
 
 
 def load(files: Mapping[str, bytes]) -> Any:
-    """The booster of UBJSON, predicting by one thread."""
+    """The booster of UBJSON."""
     xgboost = library("xgboost", "xgboost")
     try:
         return xgboost.Booster({"nthread": 1}, model_file=bytearray(files[FILE]))
@@ -57,5 +37,5 @@ def load(files: Mapping[str, bytes]) -> Any:
 
 
 def predict(model: Any, task: Task, columns: list[Array]) -> NDArray[Any]:
-    """What the booster's objective gives: a value, P(second class) or probabilities; NaN is missing."""
-    return np.asarray(booster_of(model).inplace_predict(matrix(columns, np.float32), validate_features=False))
+    """What the booster's objective gives; NaN is missing."""
+    return np.asarray(model.inplace_predict(matrix(columns, np.float32), validate_features=False))
