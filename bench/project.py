@@ -44,7 +44,7 @@ control_port = {control}
 gateways = {gateways}
 """
 
-RECIPE = '''
+RECIPE = """
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -56,7 +56,7 @@ from interlock.training import recipe
 def train(data, *, seed: int = 0):
     model = HistGradientBoostingClassifier(max_iter=100, early_stopping=False, random_state=seed)
     return make_pipeline(StandardScaler(), model).fit(data.features, data.label)
-'''
+"""
 
 
 class Served:

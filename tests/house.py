@@ -154,14 +154,14 @@ class House:
         frame = features.load_source(source, source_digest)(to_frame(INPUTS, raw))
         late = (frame["distance"] + 500 * frame["is_ua"] + np.random.default_rng(seed).normal(0, 400, 400)) > 1700
         model = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(frame, late)
-        data, types = sklearn.dump(model)
+        stored = sklearn.dump(model)
         split = SplitRecord("time", 7, "sha256:" + "0" * 64, {"train": 400})
         lineage = Lineage("run", "", "select 1", {}, 1, "sha256:0", split, "", "sha256:0", source_digest, {}, None)
         manifest = Manifest(
-            1, "flight-delay", SIGNATURE, Runtime("sklearn", "model/model.skops", types), tuple(frame.columns), 0.5, 1e-9,
+            1, "flight-delay", SIGNATURE, Runtime("sklearn", "model/model.skops", stored.types), tuple(frame.columns), 0.5, 1e-9,
             "3.11", {}, Author("ann", signing.key_id(self.keys["ann"].public_key())), iso(SystemClock().now()), lineage, (),
         )  # fmt: skip
-        files = {"model/model.skops": data, features.FILE: source, "requirements.txt": b""}
+        files = {**stored.files, features.FILE: source, "requirements.txt": b""}
         golden = [column[:16] for column in raw]
         predictor = Predictor(package.Package(Path(), "", manifest, files))
         scores = predictor.predict(unpack(INPUTS, pack(INPUTS, to_lists_checked(raw))))

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import select
+from tests.commands import Commands
 from tests.training_lab import FEATURES, HEAD, RECIPE, ROWS, Lab
 
 from interlock.core.errors import Misconfigured, RecipeFailed, Refused, Usage
@@ -232,6 +233,44 @@ def test_parameters_are_checked(lab: Lab, extracted: Path, parameters: dict[str,
     shutil.copytree(extracted, job.folder / "extract")
     with pytest.raises(RecipeFailed, match=said):
         run_step(job, "train")
+
+
+OWN = """
+import numpy as np
+
+from interlock.training import recipe
+
+
+class Visits:
+    def __init__(self, middle):
+        self.middle = middle
+
+    def predict(self, frame):
+        return 1 / (1 + np.exp(0.25 * (frame["visits"] - self.middle)))
+
+
+@recipe(task="binary")
+def train(data, *, strength):
+    return Visits(float(data.features["visits"].median()))
+"""
+
+
+def test_a_model_of_own_code_is_shown_to_who_reviews_it(lab: Lab, extracted: Path, tmp_path: Path) -> None:
+    lab.recipe("own", OWN)
+    job = lab.job("own", "train-1", "own")
+    shutil.copytree(extracted, job.folder / "extract")
+    run_step(job, "train")
+    for step in ("evaluate", "register"):
+        run_step(lab.job("own", f"{step}-1", "own"), step)
+    name = lab.versions.all()[-1].name
+    lab.house.write_trust()
+    interlock = Commands(lab.project.root, tmp_path)
+    shown = interlock.run("versions", "show", name).stdout
+    assert "the project's own code, model/predictor.py" in shown
+    assert interlock.json("versions", "show", name)["start_seconds"] > 0
+    reviewed = interlock.json("review", name)
+    assert "class Visits" in reviewed["code"]
+    assert "class Visits" in interlock.run("review", name).stdout
 
 
 def test_a_requirement_that_is_not_there_is_named(lab: Lab, extracted: Path) -> None:

@@ -27,6 +27,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from sklearn.svm import SVR
 
 from interlock.core.errors import RecipeFailed, Tampered
+from interlock.model.predictor import Engine
 from interlock.model.runtimes import sklearn as runtime
 from interlock.model.signature import Input, Label, Signature
 
@@ -73,9 +74,10 @@ def test_classifiers_come_back(estimator: Any, classes: tuple[Label, ...]) -> No
     fitted = estimator.fit(raw, labels)
     # The signature's order is ours, not the estimator's: the positive class may come first in the alphabet.
     signature = Signature("multiclass" if len(classes) > 2 else "binary", INPUTS, classes[::-1])
-    data, types = runtime.dump(fitted)
-    assert set(types) <= runtime.ALLOWED
-    numbers = runtime.predict(runtime.load(data), signature, raw)
+    stored = runtime.dump(fitted)
+    assert set(stored.types) <= runtime.ALLOWED
+    order = tuple(stored.classes or ())
+    numbers = Engine(runtime, runtime.load(stored.files), signature, list(raw), order).ask(raw, ROWS)
     expected = fitted.predict_proba(raw)[:, ::-1] if len(classes) > 2 else fitted.predict_proba(raw)[:, :1]
     np.testing.assert_array_equal(numbers, expected)
 
@@ -84,9 +86,8 @@ def test_classifiers_come_back(estimator: Any, classes: tuple[Label, ...]) -> No
 def test_regressors_come_back(estimator: Any) -> None:
     raw = frame()
     fitted = estimator.fit(raw, raw["a"])
-    data, _ = runtime.dump(fitted)
-    numbers = runtime.predict(runtime.load(data), Signature("regression", INPUTS), raw)
-    np.testing.assert_array_equal(numbers[:, 0], fitted.predict(raw))
+    numbers = runtime.predict(runtime.load(runtime.dump(fitted).files), "regression", raw)
+    np.testing.assert_array_equal(numbers, fitted.predict(raw))
 
 
 class Strange(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -115,10 +116,10 @@ def test_a_file_with_a_foreign_type_is_not_loaded() -> None:
     import skops.io
 
     with pytest.raises(Tampered, match="own_function"):
-        runtime.load(skops.io.dumps(FunctionTransformer(own_function)))
+        runtime.load({runtime.FILE: skops.io.dumps(FunctionTransformer(own_function))})
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", pickle.dumps(3)])
 def test_a_file_of_another_kind_is_not_loaded(data: bytes) -> None:
     with pytest.raises(Tampered):
-        runtime.load(data)
+        runtime.load({runtime.FILE: data})

@@ -57,6 +57,10 @@ def review(version: str, /, *, session: Session) -> Reply:
         "feature function (runs in the model server):",
         *(f"    {line}" for line in source.splitlines()),
     ]
+    code = package.files[own].decode() if (own := package.manifest.runtime.code) else ""
+    if code:
+        text += ["", "the model is code of the project's own (runs in the model server):"]
+        text += [f"    {line}" for line in code.splitlines()]
     if said:
         text += ["", Columns(said, ("time", "decision", "scope", "approver", "self_approved", "reason"))]
     return Reply(
@@ -66,6 +70,7 @@ def review(version: str, /, *, session: Session) -> Reply:
             "report": msgspec.to_builtins(report),
             "decisions": said,
             "features": source,
+            "code": code,
         },
         text,
         _decide_lines(one, trust),

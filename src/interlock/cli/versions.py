@@ -10,6 +10,9 @@ from interlock.cli.output import Columns, Reply, cell, items
 from interlock.cli.session import Session
 from interlock.core.project import Project
 from interlock.core.trust import TrustRoot
+from interlock.evaluation.report import decode
+from interlock.model.manifest import Runtime
+from interlock.registry import evaluations
 from interlock.registry.approvals import Approval, read_decisions
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import RouteStore
@@ -49,12 +52,16 @@ def show(version: str, /, *, session: Session) -> Reply:
     decisions = read_decisions(project.approvals, one.package_digest, trust)
     row = version_row(one, decisions) | {"arms": serving(project, trust).get(one.package_digest, [])}
     lineage = manifest.lineage
+    proof = decode(evaluations.latest(Database(project.database), one.package_digest).report).proof
+    start = proof.start_seconds if proof else None
     about = {
         **row,
         "trained on": f"snapshot {lineage.snapshot}: "
         + ", ".join(f"{part} {n}" for part, n in lineage.split.rows.items()),
         "parameters": msgspec.json.encode(lineage.parameters).decode(),
         "recipe": lineage.recipe,
+        "runtime": runtime_words(manifest.runtime),
+        "start-up": f"{start} s" if start is not None else "not measured",
         "git commit": lineage.git_commit,
     }
     inputs = [{"input": spec.name, "type": spec.type, "nullable": spec.nullable} for spec in manifest.signature.inputs]
@@ -62,7 +69,7 @@ def show(version: str, /, *, session: Session) -> Reply:
     text = [f"{name:<16}{cell(value)}" for name, value in about.items()]
     spoken = [Columns(said, ("time", "decision", "scope", "approver", "self_approved", "reason"))] if said else []
     return Reply(
-        {**row, "manifest": msgspec.to_builtins(manifest), "decisions": said},
+        {**row, "manifest": msgspec.to_builtins(manifest), "decisions": said, "start_seconds": start},
         (*text, "", Columns(inputs, ("input", "type", "nullable")), "", *spoken),
         f"interlock review {version}",
     )
@@ -78,6 +85,16 @@ def diff(before: str, after: str, /, *, session: Session) -> Reply:
     versions = versions_of(session.project)
     changes = msgspec.to_builtins(versions.diff(versions.named(before), versions.named(after)))
     return items(changes, ("field", "before", "after"), empty=f"{before} and {after} say the same of themselves")
+
+
+def runtime_words(runtime: Runtime) -> str:
+    """What loads a model, in a few words."""
+    if runtime.code:
+        return f"the project's own code, {runtime.code}: see interlock review"
+    made = runtime.compiled
+    if made is None:
+        return f"{runtime.name}, not compiled"
+    return f"{runtime.name}, compiled: {made.speedup_1} × as fast with 1 row, {made.speedup_64} × with 64"
 
 
 def versions_of(project: Project) -> Versions:

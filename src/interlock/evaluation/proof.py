@@ -51,6 +51,7 @@ class OfflineServer:
         command = [sys.executable, "-m", "interlock.processes.model_server", "--offline"]
         self._said = b""
         self._read, write = os.pipe()
+        self._started = time.time()
         try:
             self._child = Child(
                 [*command, "--package", str(package), "--socket", str(self.socket)],
@@ -77,6 +78,10 @@ class OfflineServer:
                 if not data:
                     raise self._refusal()
                 self._said += data
+
+    def start_seconds(self) -> float:
+        """From its start until it listened, which it does when it is ready: the age of its socket then."""
+        return round(self.socket.stat().st_mtime - self._started, 3)
 
     def _refusal(self) -> InterlockError:
         """Why it is not there: its own error, or whatever it wrote."""
@@ -127,7 +132,7 @@ def prove(server: OfflineServer, manifest: Manifest, rows: Golden) -> Proof:
             at += count
         if at != len(numbers):
             raise RecipeFailed(f"the model server answered {at} of {len(numbers)} rows over {name}")
-    return Proof(True, len(numbers), tuple(codecs), manifest.rtol, worst)
+    return Proof(True, len(numbers), tuple(codecs), manifest.rtol, worst, server.start_seconds())
 
 
 def _by_rest(path: Path, manifest: Manifest, lists: list[list[object]]) -> Iterator[Answer]:

@@ -43,7 +43,8 @@ class RowsUsed(msgspec.Struct, frozen=True):
 class Proof(msgspec.Struct, frozen=True):
     """The round trip of raw rows through every wire codec and a real model server: labels equal, numbers within `rtol`.
 
-    `worst` is the largest relative difference that was seen.
+    `worst` is the largest relative difference that was seen, `start_seconds` the time from the start of that server to
+    its being ready; None in proofs made before it was measured.
     """
 
     passed: bool
@@ -51,6 +52,7 @@ class Proof(msgspec.Struct, frozen=True):
     codecs: tuple[str, ...]
     rtol: float
     worst: float
+    start_seconds: float | None = None
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -17,7 +17,6 @@ import symtable
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import packages_distributions
 from typing import Any
 
 from interlock.core.errors import RecipeFailed
@@ -42,8 +41,8 @@ Import = ast.Import | ast.ImportFrom
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def extract_source(function: Function | None, requirements: Iterable[str] = ()) -> str:
-    """The self-contained source of a feature function; None = the identity.
+def extract_source(function: Function | None, requirements: Iterable[str] = (), *, entry: str = ENTRY) -> str:
+    """The self-contained source of a feature function, or of a predictor's class; None = the identity.
 
     `requirements`: distributions beyond numpy and pandas that the file may import.
 
@@ -53,18 +52,18 @@ def extract_source(function: Function | None, requirements: Iterable[str] = ()) 
     if function is None:
         return IDENTITY
     name = getattr(function, "__name__", repr(function))
-    if not isinstance(function, types.FunctionType) or function.__qualname__ != name or name == "<lambda>":
+    if not isinstance(function, types.FunctionType | type) or function.__qualname__ != name or name == "<lambda>":
         raise RecipeFailed(
-            f"the feature function {name} is not a plain function at the top level of its module",
-            next="define it there with def: closures, lambdas and methods cannot travel with the model",
+            f"{name} is not a plain function or class at the top level of its module",
+            next="define it there with def or class: closures, lambdas and methods cannot travel with the model",
         )
-    return _Module(function, requirements).self_contained(name)
+    return _Module(function, requirements).self_contained(name, entry)
 
 
 class _Module:
     """The top level of a module: which statements bind which name."""
 
-    def __init__(self, function: types.FunctionType, requirements: Iterable[str]) -> None:
+    def __init__(self, function: types.FunctionType | type, requirements: Iterable[str]) -> None:
         self.feature = function.__name__
         try:
             self.source = inspect.getsource(sys.modules[function.__module__])
@@ -86,7 +85,7 @@ class _Module:
             else:
                 self.nested |= set(_stored(statement))
 
-    def self_contained(self, name: str) -> str:
+    def self_contained(self, name: str, entry: str) -> str:
         """The source of everything that `name` needs, in the module's order, ending in the entry point."""
         lines: set[str] = set()
         statements: set[ast.stmt] = set()
@@ -107,7 +106,7 @@ class _Module:
                 raise self._missing(current)
         head = "\n\n".join(["from __future__ import annotations", *(["\n".join(sorted(lines))] if lines else [])])
         blocks = [self._text(one) for one in sorted(statements, key=lambda one: one.lineno)]
-        return "\n\n\n".join([head, *blocks, f"{ENTRY} = {name}\n"])
+        return "\n\n\n".join([head, *blocks, f"{entry} = {name}\n"])
 
     def _check_inner_imports(self, statement: ast.stmt) -> None:
         for node in ast.walk(statement):
@@ -128,6 +127,8 @@ class _Module:
                 f"{self.feature} uses {bound} of interlock, which is no part of a model package",
                 next="use interlock only around the feature function, not in it",
             )
+        from importlib.metadata import packages_distributions  # costs every model server's start if it is at the top
+
         distributions = [] if relative else packages_distributions().get(root, [])
         if not distributions:
             raise RecipeFailed(
@@ -242,11 +243,11 @@ class _BytesLoader(importlib.abc.InspectLoader):
         return False
 
 
-def load_source(source: bytes, digest: str) -> Function:
-    """Run extracted source as a fresh module, named by its digest, and return the feature function.
+def load_source(source: bytes, digest: str, *, entry: str = ENTRY) -> Function:
+    """Run extracted source as a fresh module, named by its digest, and return the feature function or class.
 
     Raises:
-        RecipeFailed: it raises, or holds no feature function.
+        RecipeFailed: it raises, or holds no such thing.
     """
     name = f"interlock_features_{digest.removeprefix('sha256:')[:12]}"
     loader = _BytesLoader(source.decode())
@@ -256,7 +257,7 @@ def load_source(source: bytes, digest: str) -> Function:
         loader.exec_module(module)
     except Exception as error:
         raise RecipeFailed(f"{FILE} cannot be loaded: {type(error).__name__}: {error}") from error
-    function: Function | None = getattr(module, ENTRY, None)
+    function: Function | None = getattr(module, entry, None)
     if function is None:
-        raise RecipeFailed(f"{FILE} holds no {ENTRY}")
+        raise RecipeFailed(f"{FILE} holds no {entry}")
     return function

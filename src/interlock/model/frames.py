@@ -46,6 +46,18 @@ def _index(names: tuple[str, ...]) -> Any:
     return pd.Index(names)
 
 
+def to_columns(frame: pd.DataFrame, names: list[str]) -> list[Array]:
+    """Model columns as arrays: float64 with NaN for missing wherever pandas knows numbers, else objects."""
+    from pandas.api.types import is_numeric_dtype
+
+    return [
+        frame[name].to_numpy(np.float64, na_value=np.nan)
+        if is_numeric_dtype(frame[name])
+        else frame[name].to_numpy(object)
+        for name in names
+    ]
+
+
 def from_frame(inputs: tuple[Input, ...], frame: pd.DataFrame) -> list[Array]:
     """Cast the raw columns of an extract to the wire: what training sees is what a client can send.
 

@@ -8,13 +8,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from interlock.core.errors import InterlockError, InvalidData, RecipeFailed
+from interlock.core.errors import InterlockError, InvalidData, PredictionFailed, RecipeFailed
 from interlock.core.settings import Settings
 from interlock.model.columns import NAT, Array
 from interlock.model.features import Function
 from interlock.model.frames import from_frame, to_frame
-from interlock.model.predictor import predict
-from interlock.model.signature import Input, Signature, twins
+from interlock.model.manifest import RuntimeName
+from interlock.model.predictor import Engine
+from interlock.model.runtimes import RUNTIMES, runtime_of
+from interlock.model.runtimes.interface import Stored
+from interlock.model.signature import Input, Label, Signature, twins
 from interlock.training.dataset import Dataset, Rows
 from interlock.training.load import Log, Recipe, user_code
 from interlock.training.split import Split
@@ -31,14 +34,19 @@ UNSEEN = "\N{REPLACEMENT CHARACTER} never seen"
 class Fitted(msgspec.Struct, frozen=True):
     """A checked model that is not packaged yet."""
 
-    signature: Signature
+    runtime: RuntimeName
+    stored: Stored
+    engine: Engine
     function: Function
-    columns: list[str]
-    estimator: Any
+
+    @property
+    def signature(self) -> Signature:
+        """What the model takes and gives."""
+        return self.engine.signature
 
     def predict(self, arrays: list[Array]) -> NDArray[np.float64]:
         """Numbers [rows, width] of raw rows."""
-        return predict(self.signature, self.function, self.columns, self.estimator, arrays)
+        return self.engine.predict(self.function, arrays)
 
 
 def signature_of(settings: Settings, recipe: Recipe, table: Table, split: Split) -> Signature:
@@ -69,7 +77,7 @@ def signature_of(settings: Settings, recipe: Recipe, table: Table, split: Split)
 
 def fit(
     recipe: Recipe, function: Function, signature: Signature, table: Table, split: Split, parameters: dict[str, Any],
-    log: Log,
+    log: Log, requirements: tuple[str, ...] = (),
 ) -> Fitted:  # fmt: skip
     """Call the recipe on training rows and check what it returns.
 
@@ -89,9 +97,13 @@ def fit(
     log(f"calling the recipe with {len(train.label)} rows, {frame.shape[1]} columns, parameters {parameters}")
     with user_code("the recipe", log):
         estimator = recipe.function(Dataset(train.features, train.label, parts["validation"], parameters), **parameters)
-    fitted = Fitted(signature, function, list(map(str, frame.columns)), estimator)
-    _check_estimator(fitted)
-    _check_probes(fitted, [values[split.parts["train"][:1]] for values in arrays], log)
+    columns = list(map(str, frame.columns))
+    name, stored, classes = _check_estimator(estimator, signature, columns, requirements)
+    model = estimator if RUNTIMES[name].FRAME else RUNTIMES[name].load(stored.files)
+    fitted = Fitted(name, stored, Engine(RUNTIMES[name], model, signature, columns, classes), function)
+    row = [values[split.parts["train"][:1]] for values in arrays]
+    _check_numbers(fitted, row)
+    _check_probes(fitted, row, log)
     return fitted
 
 
@@ -106,33 +118,58 @@ def _check_features(frame: pd.DataFrame, rows: int) -> None:
         raise RecipeFailed(f"the feature function's columns are no distinct names: {list(frame.columns)}")
 
 
-def _check_estimator(fitted: Fitted) -> None:
-    """Whether it is fitted on exactly the feature function's columns, and predicts what the task needs."""
-    estimator, task = fitted.estimator, fitted.signature.task
+def _check_estimator(
+    estimator: Any, signature: Signature, columns: list[str], requirements: tuple[str, ...]
+) -> tuple[RuntimeName, Stored, tuple[Label, ...]]:
+    """Whether it is fitted on exactly the feature function's columns and labels; its runtime, files, and class order."""
     if estimator is None:
         raise RecipeFailed("the recipe returned nothing", next="end it with: return estimator.fit(…)")
-    kind = type(estimator).__name__
-    needed = "predict" if task == "regression" else "predict_proba"
-    if not hasattr(estimator, needed):
+    name, kind, classes = runtime_of(estimator), type(estimator).__name__, signature.classes
+    needed = "predict" if signature.task == "regression" else "predict_proba"
+    if name == "sklearn" and not hasattr(estimator, needed):
         raise RecipeFailed(
             f"the recipe returned a {kind}, which has no {needed}",
             next="return a fitted scikit-learn estimator; CalibratedClassifierCV gives probabilities to any classifier",
         )
-    found = getattr(estimator, "feature_names_in_", None)
-    if found is None:
+    stored = RUNTIMES[name].dump(estimator, requirements)
+    if stored.columns == []:
         raise RecipeFailed(
             f"the {kind} was not fitted, or not on columns with names", next="call .fit(data.features, data.label)"
         )
-    if list(found) != fitted.columns:
-        differing = sorted(set(found) ^ set(fitted.columns)) or ["their order"]
+    # LightGBM has no spaces in its names.
+    if stored.columns not in (None, columns, [column.replace(" ", "_") for column in columns]):
+        differing = sorted(set(stored.columns or ()) ^ set(columns)) or ["their order"]
         raise RecipeFailed(
             f"the {kind} was fitted on other columns than the feature function's ({', '.join(differing)})",
             next="make every column in the feature function, and fit on data.features as it is",
         )
-    if task != "regression" and set(estimator.classes_.tolist()) != set(fitted.signature.classes):
-        absent = [label for label in fitted.signature.classes if label not in estimator.classes_.tolist()]
+    if stored.classes is None:
+        return name, stored, classes
+    if set(stored.classes) != set(classes):
+        if name == "xgboost" and len(stored.classes) == len(classes):  # it wants classes as their numbers
+            return name, stored, classes
+        absent = [label for label in classes if label not in stored.classes]
         raise RecipeFailed(
             f"no training row is of class {absent[0]!r}" if absent else f"the {kind} knows other classes"
+        )
+    return name, stored, tuple(stored.classes)
+
+
+def _check_numbers(fitted: Fitted, row: list[Array]) -> None:
+    """Whether it answers a training row, and a class with probabilities."""
+    kind, signature = type(fitted.engine.model).__name__, fitted.signature
+    try:
+        (numbers,) = fitted.predict(row)
+    except PredictionFailed as error:
+        raise RecipeFailed(
+            f"the {kind} does not answer a training row: {error.message}",
+            next="models of XGBoost and LightGBM take numbers: make them of texts and times in the feature function",
+        ) from error
+    total = numbers.sum() if signature.task == "multiclass" else 1.0
+    if signature.classes and (numbers.min() < 0 or numbers.max() > 1 or abs(total - 1) > 1e-3):
+        raise RecipeFailed(
+            f"the {kind} answers a training row with {numbers.tolist()}, which are no probabilities",
+            next="train it with an objective that gives them: binary:logistic, multi:softprob, binary, multiclass",
         )
 
 

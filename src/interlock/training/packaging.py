@@ -18,16 +18,15 @@ from interlock.core.trust import read_trust
 from interlock.model import features, golden, profile
 from interlock.model.frames import from_frame
 from interlock.model.manifest import FORMAT, Author, Lineage, Manifest, Runtime
-from interlock.model.runtimes import sklearn
+from interlock.model.predictor import needs_no_frame
+from interlock.model.runtimes import RUNTIMES, compiled
+from interlock.training.compiling import compile_trees
 from interlock.training.extract import ExtractRecord
 from interlock.training.fit import Fitted
-from interlock.training.load import Recipe, git_commit
+from interlock.training.load import Log, Recipe, git_commit
 from interlock.training.split import Split
 from interlock.training.table import Table
 
-RTOL = 1e-9
-LIBRARIES = ("joblib", "numpy", "pandas", "scikit-learn", "scipy", "skops", "threadpoolctl")
-"""What a scikit-learn model needs at serving; `requirements` of interlock.toml come on top."""
 PROOF_ROWS = 1000
 
 
@@ -66,7 +65,7 @@ def author_of(project: Project, name: str) -> Author:
     return Author(key.name, key.keyid)
 
 
-def build(project: Project, settings: Settings, made: Made, fitted: Fitted, author: Author) -> Built:
+def build(project: Project, settings: Settings, made: Made, fitted: Fitted, author: Author, log: Log) -> Built:
     """Everything that goes into the package.
 
     Raises:
@@ -75,7 +74,8 @@ def build(project: Project, settings: Settings, made: Made, fitted: Fitted, auth
         PredictionFailed: it raises on held-out rows.
     """
     signature, parts = fitted.signature, made.split.parts
-    model, types = sklearn.dump(fitted.estimator)
+    engine, threshold = fitted.engine, settings.endpoint.threshold
+    runtime, stored = RUNTIMES[fitted.runtime], fitted.stored
     arrays = from_frame(signature.inputs, made.table.frame)
     train = [values[parts["train"]] for values in arrays]
     held_out = [values[parts["test"]] for values in arrays]
@@ -83,27 +83,37 @@ def build(project: Project, settings: Settings, made: Made, fitted: Fitted, auth
     some = np.linspace(0, len(numbers) - 1, min(PROOF_ROWS, len(numbers))).astype(int)
     proof = [values[some] for values in held_out]
     labels = made.table.labels.iloc[parts["train"]].tolist()
-    libraries = _versions((*LIBRARIES, *settings.requirements))
+    faster = compile_trees(fitted, threshold, held_out, numbers, log)
     source = made.features_source.encode()
+    own = settings.requirements if needs_no_frame(source, signature) else (*settings.requirements, "pandas")
+    serving = _versions((*(compiled if faster else runtime).LIBRARIES, *own))
     files = {
-        sklearn.FILE: model,
+        **stored.files,
+        **(faster[1] if faster else {}),
         features.FILE: source,
         profile.FILE: profile.encode(profile.build(signature, train, labels, numbers)),
         golden.FILE: golden.encode(
             signature, [values[: golden.ROWS] for values in proof], numbers[some[: golden.ROWS]]
         ),
-        "requirements.txt": "".join(f"{name}=={number}\n" for name, number in libraries.items()).encode(),
+        "requirements.txt": "".join(f"{name}=={number}\n" for name, number in serving.items()).encode(),
     }
     manifest = Manifest(
         format=FORMAT,
         model=settings.model,
         signature=signature,
-        runtime=Runtime("sklearn", sklearn.FILE, types),
-        feature_columns=tuple(fitted.columns),
-        threshold=settings.endpoint.threshold,
-        rtol=RTOL,
+        runtime=Runtime(
+            fitted.runtime,
+            next(iter(stored.files)),
+            stored.types,
+            engine.classes,
+            stored.code,
+            faster[0] if faster else None,
+        ),
+        feature_columns=tuple(engine.columns),
+        threshold=threshold,
+        rtol=runtime.RTOL,
         python=platform.python_version(),
-        libraries=libraries,
+        libraries=_versions((*runtime.LIBRARIES, *serving)),
         author=author,
         created=iso(SystemClock().now()),
         lineage=_lineage(project, made, digest(source)),

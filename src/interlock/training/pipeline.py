@@ -135,9 +135,9 @@ def build_on(job: Job, record: ExtractRecord, frame: pd.DataFrame, author: Autho
     parts = split(settings.split, table.ids, table.times, table.groups)
     log(f"split by {settings.split.kind}: {parts.record.rows}")
     signature = signature_of(settings, recipe, table, parts)
-    fitted = fit(recipe, function, signature, table, parts, parameters, log)
+    fitted = fit(recipe, function, signature, table, parts, parameters, log, settings.requirements)
     made = Made(job.run, recipe, source, parameters, record, table, parts)
-    return build(job.project, settings, made, fitted, author), made, fitted
+    return build(job.project, settings, made, fitted, author, log), made, fitted
 
 
 def dry_run(project: Project, spec: RunSpec, log: Log) -> Report:

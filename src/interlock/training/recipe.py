@@ -26,7 +26,11 @@ def features(function: F) -> F:
 
 
 def recipe(*, task: Task, features: Callable[[Any], Any] | None = None) -> Callable[[F], F]:
-    """Mark the training function of a model: `train(data, *, parameter=default)` returns a fitted estimator.
+    """Mark the training function of a model: `train(data, *, parameter=default)` returns a fitted model.
+
+    That is an estimator of scikit-learn, XGBoost or LightGBM, a booster of the last two, an ONNX graph, or an object of a
+    class of your own: `predict(self, frame)` gives P(positive), a value, or a probability a class for each row, and its
+    attributes are numpy arrays and plain JSON values.
 
     `features`: the function that makes the model's columns; None = the raw columns are the model's.
     """

@@ -5,18 +5,23 @@ skops imports all of scikit-learn (two seconds), so everything here imports it i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from interlock.core.errors import RecipeFailed, Tampered
-from interlock.model.signature import Signature
+from interlock.core.settings import Task
+from interlock.model.runtimes.interface import Stored, classes_of, library
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FILE = "model/model.skops"
+LIBRARIES: tuple[str, ...] = ("joblib", "numpy", "pandas", "scikit-learn", "scipy", "skops", "threadpoolctl")
+RTOL = 1e-9
+FRAME = True
 
 ALLOWED = frozenset(
     {
@@ -56,12 +61,8 @@ ALLOWED = frozenset(
 """Types beyond skops' own list that common estimators hold. None of them runs code of the file when it is loaded."""
 
 
-def dump(estimator: Any) -> tuple[bytes, tuple[str, ...]]:
-    """The estimator as skops bytes, and the types beyond skops' own list that these hold.
-
-    Raises:
-        RecipeFailed: it cannot be stored, or holds a type that is off the allow-list; the message names it.
-    """
+def dump(estimator: Any, requirements: tuple[str, ...] = ()) -> Stored:
+    """The estimator as a skops file, and the types beyond skops' own list that it holds."""
     import skops.io
 
     try:
@@ -75,31 +76,21 @@ def dump(estimator: Any) -> tuple[bytes, tuple[str, ...]]:
             f"the {type(estimator).__name__} holds {', '.join(strangers)}, which cannot be stored safely",
             next="build it of scikit-learn's own parts; put own code into the feature function",
         )
-    return data, types
+    columns = list(getattr(estimator, "feature_names_in_", ()))
+    return Stored({FILE: data}, columns, classes_of(estimator), types)
 
 
-def load(data: bytes) -> Any:
-    """The estimator of skops bytes.
-
-    Raises:
-        Tampered: they hold a type that is off the allow-list, or are no skops file.
-    """
-    import skops.io
-    from skops.io.exceptions import UntrustedTypesFoundException
-
+def load(files: Mapping[str, bytes]) -> Any:
+    """The estimator of a skops file, if every type in it is on the allow-list."""
+    skops = library("skops.io", "sklearn")
     try:
-        return skops.io.loads(data, trusted=sorted(ALLOWED))
-    except UntrustedTypesFoundException as error:
+        return skops.loads(files[FILE], trusted=sorted(ALLOWED))
+    except skops.exceptions.UntrustedTypesFoundException as error:
         raise Tampered(f"the model file is refused: {error}") from error
     except Exception as error:
         raise Tampered(f"the model file cannot be read: {type(error).__name__}: {error}") from error
 
 
-def predict(estimator: Any, signature: Signature, frame: pd.DataFrame) -> NDArray[np.float64]:
-    """Numbers [rows, width] for model columns: P(positive), probabilities in the order of the classes, or the value."""
-    if signature.task == "regression":
-        return np.asarray(estimator.predict(frame), np.float64).reshape(len(frame), -1)
-    probabilities = estimator.predict_proba(frame)
-    known = estimator.classes_.tolist()
-    wanted = signature.classes[1:] if signature.task == "binary" else signature.classes
-    return np.asarray(probabilities[:, [known.index(label) for label in wanted]], np.float64)
+def predict(estimator: Any, task: Task, frame: pd.DataFrame) -> NDArray[Any]:
+    """Values, or probabilities in the order of `classes_`."""
+    return np.asarray(estimator.predict(frame) if task == "regression" else estimator.predict_proba(frame))
