@@ -120,7 +120,10 @@ def served(root: Path, *, gateways: int = 1, challenger: bool = True, replicas: 
     (root / "recipe.py").write_text(RECIPE)
     x = rows(6000, 1)
     y = (x[:, 0] + x[:, 1] * x[:, 2] + np.random.default_rng(2).normal(size=len(x)) > 0).astype(int)
-    lines = [f"{i},2026-01-01T00:00:00Z,{','.join(map(str, row))},{label}" for i, (row, label) in enumerate(zip(x, y))]
+    lines = [
+        f"{i},2026-01-01T00:00:00Z,{','.join(map(str, row))},{label}"
+        for i, (row, label) in enumerate(zip(x, y, strict=True))
+    ]
     heads = ",".join(["id", "at", *(f"x{i}" for i in range(WIDTH)), "label"])
     (root / "bench.csv").write_text("\n".join([heads, *lines]))
     found = Served(root, gateway)

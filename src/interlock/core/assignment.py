@@ -15,9 +15,9 @@ BUCKETS = 10_000
 Ranges = tuple[tuple[int, int], ...]
 
 
-def fnv1a32(text: str) -> int:
-    """Fowler-Noll-Vo 1a, 32 bits, of the UTF-8 bytes."""
-    value = 0x811C9DC5
+def fnv1a32(text: str, start: int = 0x811C9DC5) -> int:
+    """Fowler-Noll-Vo 1a, 32 bits, of the UTF-8 bytes; `start`: the hash of what comes before them."""
+    value = start
     for byte in text.encode():
         value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
     return value
@@ -25,7 +25,12 @@ def fnv1a32(text: str) -> int:
 
 def bucket(salt: str, unit: str) -> int:
     """The unit's bucket, 0..9999."""
-    return fnv1a32(str(fnv1a32(salt + unit))) % BUCKETS
+    return salted_bucket(fnv1a32(salt), unit)
+
+
+def salted_bucket(salt_hash: int, unit: str) -> int:
+    """As `bucket`, for a salt that was hashed before."""
+    return fnv1a32(str(fnv1a32(unit, salt_hash))) % BUCKETS
 
 
 def owner_table(arms: Mapping[str, Ranges]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from interlock.core.assignment import bucket, owner_table
+from interlock.core.assignment import fnv1a32, owner_table, salted_bucket
 from interlock.core.errors import Unavailable, UnknownVersion
 from interlock.gateway.parameters import effective
 from interlock.gateway.rules import Rules
@@ -77,6 +77,7 @@ class Endpoint:
         self.parameters: Parameters = effective(route.parameters, pinned)
         self.under_way = 0
         names = owner_table({name: served.arm.ranges for name, served in arms.items()}) if arms else []
+        self._salt = fnv1a32(route.experiment.salt)
         self._owners = [arms[name] for name in names]
         self._forced = self._find(self.parameters.active_model) if self.parameters.active_model else None
 
@@ -101,7 +102,7 @@ class Endpoint:
             return self._open(self._forced), False
         if not self._owners:
             raise Unavailable(f"nothing is deployed at endpoint {self.route.endpoint}")
-        owner = self._owners[bucket(self.route.experiment.salt, unit)]
+        owner = self._owners[salted_bucket(self._salt, unit)]
         return (self._open(owner), False) if owner.closed else (owner, True)  # not chance: outside experiments
 
     def named(self, name: str) -> ServedArm:
@@ -172,5 +173,5 @@ def schema_of(package_digest: str, signature: Signature) -> Schema:
         kind: Any = label[signature.label_datatype]
         scores = Field("score", "float") if signature.task == "binary" else Field("probabilities", "floats")
         by_name = {"label": Field("label", kind), scores.name: scores}
-        outputs = tuple(by_name[output.name] for output in signature.outputs())
+        outputs = tuple(by_name[output.name] for output in signature.outputs)
     return Schema(package_digest, inputs, outputs)

@@ -27,7 +27,7 @@ from interlock.gateway.metrics import Metrics
 from interlock.gateway.questions import Question, span_of, time_of, unit_of
 from interlock.gateway.shadow import Shadows
 from interlock.gateway.trail import Reply, Trail, prediction
-from interlock.gateway.upstream import LostReplica, Numbers, Replica, until
+from interlock.gateway.upstream import LostReplica, Numbers, Replica
 from interlock.model.answers import Answer, derive
 from interlock.model.columns import Column
 from interlock.model.signature import Signature
@@ -118,7 +118,7 @@ class Plane:
         self.journal.append(
             prediction(endpoint, reply, trail, seq, latency, reply.arm), reply.arm.schema if reply.arm else None
         )
-        await asyncio.shield(self.journal.written())
+        await self.journal.written()
         self.metrics.count(name, reply.outcome, reply.arm.arm.name if reply.arm else "", latency)
         return reply
 
@@ -184,7 +184,7 @@ class Plane:
         while True:
             replica = arm.pick(tried)
             try:
-                return await until(replica.ask(rows, trail.columns, trail.deadline), trail.deadline)
+                return await replica.ask(rows, trail.columns, trail.deadline)
             except LostReplica:
                 tried.append(replica)
                 if len(tried) > retries or self._retries < 1 or self._loop.time() >= trail.deadline:
@@ -235,4 +235,4 @@ def _fixed(signature: Signature, fixed: dict[str, Any], rows: int, threshold: fl
     """The fallback for every row; a binary score alone brings its label along."""
     if signature.task == "binary" and "label" not in fixed:
         return derive(signature, [float(fixed["score"])] * rows, threshold)
-    return Answer({output.name: [fixed.get(output.name)] * rows for output in signature.outputs()})
+    return Answer({output.name: [fixed.get(output.name)] * rows for output in signature.outputs})

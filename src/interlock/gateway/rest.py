@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -94,7 +93,7 @@ class GatewayDoor:
             raise TooLarge("the body is over 10 MiB")
         count, records = read_feedback(name, request.body)
         self.plane.journal.append(records)
-        await asyncio.shield(self.plane.journal.written())
+        await self.plane.journal.written()
         self.metrics.feedback += count
         return json_response({"accepted": count}, 202)
 

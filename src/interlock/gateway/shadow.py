@@ -16,7 +16,6 @@ from interlock.gateway.arms import Endpoint, ServedArm
 from interlock.gateway.metrics import Metrics
 from interlock.gateway.questions import Question
 from interlock.gateway.trail import Reply, Trail, prediction
-from interlock.gateway.upstream import until
 from interlock.model.answers import derive
 from interlock.predlog.journal import Journal
 
@@ -55,7 +54,7 @@ class Shadows:
         began, key, rows = time.perf_counter_ns(), shadow.arm.package_digest, said.rows
         try:
             said.rows, trail.columns = question.columns(shadow.signature)
-            numbers = await until(shadow.pick([]).ask(said.rows, trail.columns, trail.deadline), trail.deadline)
+            numbers = await shadow.pick([]).ask(said.rows, trail.columns, trail.deadline)
             trail.model_us = numbers.model_us
             said.answer = derive(shadow.signature, numbers.values, endpoint.parameters.threshold)
             said.outcome = "answered"

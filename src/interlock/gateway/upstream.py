@@ -24,6 +24,8 @@ from interlock.model.wire import BatchAnswer, BatchRequest, decode_answer, frame
 IN_FLIGHT = 2
 MAX_ROWS = 4096
 RECONNECT_SECONDS = 0.05
+SWEEP_SECONDS = 0.02
+"""So much later than its deadline a request is told at the most."""
 SILENT_SECONDS = 0.3
 SILENT_FACTOR = 20
 """Silent: nothing came for so many times the usual time of a batch, and at least `SILENT_SECONDS`."""
@@ -106,12 +108,15 @@ class Replica(asyncio.Protocol):
 
         Raises (from the future):
             LostReplica: the server died, closed or fell silent before it answered.
+            DeadlineExceeded: it did not answer in time.
             PredictionFailed: the model raised on this request.
         """
         future: Future = self._loop.create_future()
         if self._transport is None:
             future.set_exception(LostReplica(f"replica {self.name} does not answer"))
             return future
+        if not self.load:
+            self._loop.call_later(SWEEP_SECONDS, self._sweep)
         self.load += 1
         self._waiting.append(Waiting(rows, columns, deadline, future))
         if not self._scheduled and len(self._sent) < IN_FLIGHT:
@@ -148,6 +153,17 @@ class Replica(asyncio.Protocol):
         alive = [one for one in taken if not one.future.done()]
         self.load -= len(taken) - len(alive)
         return alive
+
+    def _sweep(self) -> None:
+        """Tell those whose deadline is over: one look at all of them is cheaper than a timer for each."""
+        now = self._loop.time()
+        batches = [sent.requests for sent in self._sent.values()]
+        for requests in (*batches, self._waiting):
+            for one in requests:
+                if one.deadline <= now and not one.future.done():
+                    one.future.set_exception(DeadlineExceeded("no answer within TIMEOUT_SECOND"))
+        if self.load:
+            self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def silent(self, now: float) -> bool:
         """Whether the oldest batch on its way has been for far longer than is usual."""
@@ -243,24 +259,6 @@ class Replica(asyncio.Protocol):
                 return
             except (FileNotFoundError, ConnectionError, OSError):
                 await asyncio.sleep(RECONNECT_SECONDS)
-
-
-async def until(future: Future, deadline: float) -> Numbers:
-    """The numbers, if they come before the deadline (on the loop's clock).
-
-    Raises:
-        DeadlineExceeded: they do not.
-    """
-    timer = asyncio.get_running_loop().call_at(deadline, _expire, future)
-    try:
-        return await future
-    finally:
-        timer.cancel()
-
-
-def _expire(future: Future) -> None:
-    if not future.done():
-        future.set_exception(DeadlineExceeded("no answer within TIMEOUT_SECOND"))
 
 
 def eject_silent(replicas: Sequence[Replica]) -> None:

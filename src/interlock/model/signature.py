@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -47,7 +48,7 @@ class Output(msgspec.Struct, frozen=True):
     shape: tuple[int, ...]
 
 
-class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """Raw inputs in their order, task, and the label's values.
 
     `classes`: binary `(negative, positive)`, multiclass in the order of the probabilities, regression empty.
@@ -71,6 +72,7 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Numbers a model gives for one row: 1 (score or value), or one probability a class."""
         return len(self.classes) if self.task == "multiclass" else 1
 
+    @cached_property
     def outputs(self) -> tuple[Output, ...]:
         """The answer tensors, `[-1]` a row."""
         if self.task == "regression":

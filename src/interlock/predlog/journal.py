@@ -56,7 +56,8 @@ class Journal:
         self.bytes_written = 0
         self._loop = asyncio.get_running_loop()
         self._buffer: list[bytes] = []
-        self._written: asyncio.Future[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+        self._scheduled = False
         self._file = -1
         self._size = 0
         self._schemas: set[str] = set()
@@ -86,42 +87,47 @@ class Journal:
             self._schemas.add(schema.package_digest)
             self._buffer.append(_framed(_encode(schema)))
         self._buffer.append(_framed(_encode(record)))
-        self.written()
+        self._schedule()
 
     def written(self) -> asyncio.Future[None]:
-        """Done when everything appended so far is kept.
+        """Done when everything appended so far is kept; a future for this caller alone.
 
         Raises (from the future):
             Unavailable: it could not be written; the caller must not answer.
         """
-        if self._written is None:  # nothing waits: everything is kept already
-            self._written = self._loop.create_future()
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(future)
+        self._schedule()
+        return future
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
             self._loop.call_soon(self._write)
-        return self._written
 
     async def close(self) -> None:
         """Write what waits, sync and seal."""
-        if self._written is not None:
-            await self._written
+        await self.written()
         for task in self._tasks:
             task.cancel()
         os.fsync(self._file)
         os.close(self._file)
 
     def _write(self) -> None:
-        data, future = b"".join(self._buffer), self.written()
-        self._buffer, self._written = [], None
+        data, waiting = b"".join(self._buffer), self._waiting
+        self._buffer, self._waiting, self._scheduled = [], [], False
         try:
             self._write_all(data)
         except OSError as error:
             self._undo(error)
-            future.set_exception(Unavailable(f"the prediction log cannot be written: {error.strerror}"))
+            _settle(waiting, Unavailable(f"the prediction log cannot be written: {error.strerror}"))
             return
         self._dirty = True
         if self.fsync == "always":
-            self._loop.run_in_executor(None, os.fsync, self._file).add_done_callback(lambda done: _settle(future, done))
+            synced = self._loop.run_in_executor(None, os.fsync, self._file)
+            synced.add_done_callback(lambda done: _settle(waiting, _not_synced(done.exception())))
         else:
-            future.set_result(None)
+            _settle(waiting, None)
 
     def _write_all(self, data: bytes) -> None:
         view = memoryview(data)
@@ -177,12 +183,18 @@ def _framed(payload: bytes) -> bytes:
     return FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def _settle(future: asyncio.Future[None], done: asyncio.Future[None]) -> None:
-    error = done.exception()
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(Unavailable(f"the prediction log cannot be synced: {error}"))
+def _not_synced(error: BaseException | None) -> Unavailable | None:
+    return None if error is None else Unavailable(f"the prediction log cannot be synced: {error}")
+
+
+def _settle(waiting: list[asyncio.Future[None]], error: Unavailable | None) -> None:
+    for future in waiting:
+        if future.done():
+            continue  # its client left
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
 
 
 class SegmentReader:

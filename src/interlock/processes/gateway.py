@@ -17,7 +17,7 @@ from interlock.core.clock import SystemClock, now_us
 from interlock.core.errors import InterlockError, Refused
 from interlock.core.http import HttpServer, is_loopback
 from interlock.core.ids import uuid7
-from interlock.core.lifeline import tie_to_parent
+from interlock.core.lifeline import spare_the_collector, tie_to_parent
 from interlock.core.project import Project
 from interlock.core.settings import ServeSettings
 from interlock.gateway.endpoints import Endpoints
@@ -102,6 +102,7 @@ async def _serve(project: Project, serve: ServeSettings, slot: int) -> None:
         task.add_done_callback(lambda done: stop.set())  # one that ends early has failed: leave, and be started again
     await rest.start()
     await rpc.start()
+    spare_the_collector()
     door.loading = False
     sys.stdout.write(f"ready: gateway {slot} on {serve.host}:{serve.gateway_port}, gRPC on {serve.grpc_port}\n")
     sys.stdout.flush()

@@ -57,7 +57,7 @@ def check_fixed(what: str, fixed: dict[str, Any], signature: Signature) -> None:
     Raises:
         Usage: it is no answer that this model could give.
     """
-    wanted = {output.name: output for output in signature.outputs()}
+    wanted = {output.name: output for output in signature.outputs}
     if set(fixed) != set(wanted):
         raise Usage(
             f"{what} is an object with {' and '.join(wanted)}, got {fixed!r}",

@@ -74,7 +74,7 @@ def _requests(
     warehouse: Warehouse, endpoint: str, signature: Signature, conditions: Sequence[Conditions], last: int
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows of each of the last requests, newest first, a page at a time, all as they were at one moment."""
-    columns = [quoted(f"out_{output.name}") for output in signature.outputs()]
+    columns = [quoted(f"out_{output.name}") for output in signature.outputs]
     for spec in (signature.inputs[at] for at in sorted({at for one in conditions for at in one.positions})):
         name = quoted(f"in_{spec.name}")
         columns.append(f"epoch_us({name}) as {name}" if spec.type == "timestamp" else name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interlock.core.http import HttpServer
+from interlock.core.lifeline import spare_the_collector
 from interlock.model.package import Package
 from interlock.serving.batches import listen
 from interlock.serving.batching import Batcher
@@ -49,6 +50,7 @@ async def serve(
     for server in servers:
         await server.start()
     batches = await listen(path, batcher) if path is not None else None
+    spare_the_collector()
     sys.stdout.write(f"ready: {package.manifest.model} {package.digest}\n")
     sys.stdout.flush()
     await stop.wait()
