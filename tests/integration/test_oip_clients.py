@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import gc
 import json
 import threading
 from collections.abc import Iterator
@@ -52,6 +53,13 @@ def server(request: pytest.FixtureRequest, served: House, model_server: Server) 
     route = served.route({"champion": (served.packages_made[0], 10_000)}, allow_version_pin=True)
     obey(served, route.revision)
     return Server("gateway", f"127.0.0.1:{served.port}", f"127.0.0.1:{served.grpc_port}", "1")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """tritonclient's HTTP client closes itself when it is collected, which gevent allows in its own thread only."""
+    yield
+    gc.collect()
 
 
 @contextlib.contextmanager
