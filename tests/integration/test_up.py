@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.house import House, Process, body, free_port, obey, until
 
@@ -127,4 +130,36 @@ def test_a_refused_model_server_is_written_to_the_audit_trail_once(house: House)
         assert len(refusals()) == 1
         database.close()
     finally:
+        up.stop()
+
+
+def test_a_rolling_restart_of_the_gateways_loses_no_request(house: House) -> None:
+    up = start(house)
+    over, failed = threading.Event(), []
+
+    def load() -> int:
+        asked = 0
+        with httpx.Client(base_url=house.url, timeout=30) as client:
+            while not over.is_set():
+                answer = client.post("/v2/models/flight-delay/infer", json=body())
+                asked += 1
+                if answer.status_code != 200:
+                    failed.append(answer.text)
+        return asked
+
+    try:
+        up.ready()
+        obey(house, 1)
+        before = {name: pid for name, pid in pids(house).items() if name.startswith("gateway-")}
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            loads = [pool.submit(load) for _ in range(6)]
+            os.kill(up.child.pid, signal.SIGHUP)
+            until(lambda: all(came_back(house, name, pid) for name, pid in before.items()), 60, "both replaced")
+            until(lambda: not any(alive(pid) for pid in before.values()), 60, "the old ones gone")
+            over.set()
+            assert min(one.result() for one in loads) > 0
+        assert failed == []
+        assert {one.name for one in house.project.gateways.glob("?.json")} == {"0.json", "1.json"}
+    finally:
+        over.set()
         up.stop()

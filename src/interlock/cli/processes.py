@@ -127,6 +127,22 @@ def down(*, session: Session) -> Reply:
     return Reply({"pid": running.pid, "stopped": True}, ("everything has stopped",), "interlock up")
 
 
+def restart(*, session: Session) -> Reply:
+    """Replace the gateway workers one after the other, as after an upgrade: no request fails."""
+    project = session.project
+    running = read_up(project)
+    before = {one.slot: one.pid for one in read_live(project.gateways)}
+    os.kill(running.pid, signal.SIGHUP)
+    session.progress("each worker's successor starts before it goes …")
+    end = time.monotonic() + START_SECONDS * max(1, len(before))
+    while time.monotonic() < end:
+        live = read_live(project.gateways)
+        if {one.slot for one in live} >= set(before) and all(before.get(one.slot) != one.pid for one in live):
+            return Reply({"gateways": len(live)}, (f"{len(live)} gateway worker(s) replaced",), "interlock status")
+        time.sleep(LOOK_SECONDS)
+    raise Unavailable("not every gateway worker was replaced", next="read .interlock/logs/gateway-0.log")
+
+
 def server(*, session: Session) -> NoReturn:
     """Run the control plane by itself."""
     _in_project(session, "server")

@@ -103,6 +103,8 @@ class Supervisor:
         self._all: dict[str, _Supervised] = {}
         self._unwanted: dict[str, float] = {}
         self._leaving: list[tuple[_Supervised, float]] = []
+        self._rolling: list[str] = []
+        self._next: _Supervised | None = None
 
     def want(self, specs: Sequence[ProcessSpec]) -> None:
         """Start those that are new; those that are no longer wanted stop after they were not for `LINGER_SECONDS`.
@@ -125,8 +127,32 @@ class Supervisor:
                 self._all[spec.name] = one = _Supervised(spec, self.logs / f"{spec.name}.log")
                 one.start()
 
+    def roll(self, prefix: str) -> None:
+        """Replace the processes of that name one after the other: the next one starts when the last is ready and told to go."""
+        self._rolling = [name for name in self._all if name.startswith(prefix)]
+
+    def _roll(self) -> None:
+        if self._next is None and self._rolling:
+            old = self._all.get(self._rolling[0])
+            if old is None:  # no longer wanted
+                self._rolling.pop(0)
+                return
+            self._next = _Supervised(old.spec, old.log)
+            self._next.start()
+        if self._next is None:
+            return
+        if self._next.look():  # it does not come up: the old one goes on
+            self._next, self._rolling = None, []
+        elif self._next.ready:
+            name = self._rolling.pop(0)
+            old, self._all[name], self._next = self._all[name], self._next, None
+            if old.child is not None:
+                old.child.signal(signal.SIGTERM)
+                self._leaving.append((old, time.monotonic() + old.spec.grace))
+
     def tick(self) -> None:
         """Reap the dead, and start them again when their pause is over."""
+        self._roll()
         for one in self._all.values():
             if one.look():
                 self.on_death(one.spec.name, one.last_exit or 0, one.said().decode(errors="replace"))
@@ -139,8 +165,8 @@ class Supervisor:
                 self._leaving.remove((one, end))
 
     def ready(self) -> bool:
-        """Whether everything wanted has said that it is ready."""
-        return all(one.ready for one in self._all.values())
+        """Whether everything wanted has said that it is ready, and nothing is being replaced."""
+        return not self._rolling and all(one.ready for one in self._all.values())
 
     def statuses(self) -> list[ProcessStatus]:
         """All processes, in the order of their stages."""
@@ -148,7 +174,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop everything, the highest stage first, each stage together."""
-        for one, _ in self._leaving:
+        for one in (*(one for one, _ in self._leaving), *([self._next] if self._next else [])):
             self._stop([one])
         for stage in sorted({one.spec.stage for one in self._all.values()}, reverse=True):
             self._stop([one for one in self._all.values() if one.spec.stage == stage])

@@ -27,7 +27,7 @@ from interlock.gateway.plane import Plane
 from interlock.gateway.rest import GatewayDoor
 from interlock.predlog.journal import Journal
 from interlock.predlog.record import Heartbeat
-from interlock.registry.gateways import GatewayStatus, write
+from interlock.registry.gateways import GatewayStatus, withdraw, write
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import RouteStore
 from interlock.registry.tokens import FILE, Access
@@ -115,7 +115,7 @@ async def _serve(project: Project, serve: ServeSettings, slot: int) -> None:
     if endpoints.last_seq:
         journal.append(Heartbeat(str(identity), now_us(), dict(endpoints.last_seq), True))
     await journal.close()
-    (project.gateways / f"{slot}.json").unlink(missing_ok=True)
+    withdraw(project.gateways, slot, os.getpid())
     for error in failed:
         if error is not None:
             raise error

@@ -38,13 +38,14 @@ def main() -> int:
     parser.add_argument("--project", type=Path, default=None)
     options = parser.parse_args()
     tie_to_parent(grace=30.0)
-    stop = threading.Event()
+    stop, restart = threading.Event(), threading.Event()
+    signal.signal(signal.SIGHUP, lambda *_: restart.set())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
         project = Project.find(options.project)
         with locked(project.locks / "up.lock", timeout=0.0, holder=f"interlock up (pid {os.getpid()})"):
-            _Up(project).run(stop)
+            _Up(project).run(stop, restart)
     except InterlockError as error:
         mending = "it already runs here: interlock status" if isinstance(error, Conflict) else error.next
         sys.stderr.write(f"error: {error.message}\n{'next: ' + mending if mending else ''}\n")
@@ -63,8 +64,8 @@ class _Up:
         self._audited: set[tuple[str, str]] = set()
         self._said: UpStatus | None = None
 
-    def run(self, stop: threading.Event) -> None:
-        """Start, keep alive, stop in reverse order."""
+    def run(self, stop: threading.Event, restart: threading.Event) -> None:
+        """Start, keep alive, replace gateway workers when asked to, stop in reverse order."""
         self._require_ports(stop)
         fixed = plan.fixed(self.project, self.serve)
         announced, looked = False, 0.0
@@ -74,6 +75,9 @@ class _Up:
                     looked = time.monotonic()
                     servers, self.refused = plan.replicas(self.project)
                     self.supervisor.want([*servers, *fixed])
+                if restart.is_set():
+                    restart.clear()
+                    self.supervisor.roll("gateway-")
                 self.supervisor.tick()
                 self._publish()
                 if not announced and self.supervisor.ready():

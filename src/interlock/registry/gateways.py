@@ -55,6 +55,13 @@ def write(folder: Path, status: GatewayStatus) -> None:
     write_atomic(folder / f"{status.slot}.json", msgspec.json.encode(status))
 
 
+def withdraw(folder: Path, slot: int, pid: int) -> None:
+    """Take the slot's file away, unless the worker that follows has written its own by now."""
+    path = folder / f"{slot}.json"
+    if path.exists() and msgspec.json.decode(path.read_bytes(), type=GatewayStatus).pid == pid:
+        path.unlink()
+
+
 def read_live(folder: Path) -> list[GatewayStatus]:
     """The gateways that live, by slot.
 
