@@ -19,6 +19,7 @@ from interlock.cli.commands import COMMANDS, Command
 from interlock.core.errors import InterlockError
 from interlock.core.http import GRPC, STATUS
 from interlock.core.settings import Settings
+from interlock.gateway.metrics import Metrics, Snapshot
 from interlock.predlog.record import Heartbeat, Prediction
 from interlock.predlog.rows import heartbeat_table, prediction_tables
 from interlock.store.tables import metadata
@@ -130,3 +131,9 @@ def test_every_table_of_the_control_database_is_documented(table: Any) -> None:
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
         assert (path.parent / target).exists(), target
+
+
+def test_every_metric_is_documented() -> None:
+    text = Metrics().text(Snapshot(0, {}, {}, []))
+    names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert [name for name in names if f"`{name}`" not in page("metrics.md")] == []

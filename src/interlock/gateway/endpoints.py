@@ -21,6 +21,7 @@ from interlock.core.errors import InterlockError, NotFound, Refused, Tampered
 from interlock.core.files import write_atomic
 from interlock.core.trust import TrustRoot, read_trust
 from interlock.gateway.arms import STANDBY, Endpoint, ServedArm, schema_of
+from interlock.gateway.metrics import ReplicaState, Snapshot
 from interlock.gateway.parameters import pins
 from interlock.gateway.rules import compile_rules
 from interlock.gateway.upstream import Replica, eject_silent
@@ -189,6 +190,23 @@ class Endpoints:
             ),
             rules=compile_rules(route.rules, signature),
             closed=closed,
+        )
+
+    def snapshot(self, journal_bytes: int) -> Snapshot:
+        """What `/metrics` shows of routes, rules and replicas."""
+        errors: dict[tuple[str, str], int] = {}
+        for name, endpoint in self.by_name.items():
+            for served in endpoint.arms.values():
+                for rule, count in served.rules.errors.items():
+                    errors[name, rule] = errors.get((name, rule), 0) + count
+        return Snapshot(
+            journal_bytes=journal_bytes,
+            revisions={name: one.route.revision for name, one in self.by_name.items()},
+            rule_errors=errors,
+            replicas=[
+                ReplicaState(one.name, one.live, one.load, one.ejections, one.batches)
+                for one in self._replicas.values()
+            ],
         )
 
     def _packages_of(self, endpoint: str) -> set[str]:

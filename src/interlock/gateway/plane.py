@@ -119,7 +119,8 @@ class Plane:
             prediction(endpoint, reply, trail, seq, latency, reply.arm), reply.arm.schema if reply.arm else None
         )
         await self.journal.written()
-        self.metrics.count(name, reply.outcome, reply.arm.arm.name if reply.arm else "", latency)
+        arm, version = (reply.arm.arm.name, str(reply.arm.arm.version)) if reply.arm else ("", "")
+        self.metrics.count(name, reply.outcome, arm, version, latency)
         return reply
 
     async def _answer(self, endpoint: Endpoint, question: Question, trail: Trail, reply: Reply, version: str) -> None:

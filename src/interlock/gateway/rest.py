@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -17,6 +18,8 @@ from interlock.gateway.trail import Reply
 from interlock.model import oip, oip_binary
 from interlock.model.scoring import parser
 
+METHODS = ("GET", "HEAD", "POST")
+
 
 class GatewayDoor:
     """Routes a request by method and path."""
@@ -29,8 +32,19 @@ class GatewayDoor:
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; errors become their status with `{"error": …}`."""
+        began, parts = time.perf_counter(), request.path.split("/")
+        self.metrics.active += 1
         try:
-            parts = request.path.split("/")
+            response = await self._answer(request, parts)
+        finally:
+            self.metrics.active -= 1
+        method = request.method if request.method in METHODS else "_OTHER"
+        observed = self.metrics.http[method, _route(parts, response.status), str(response.status)]
+        observed.add(time.perf_counter() - began)
+        return response
+
+    async def _answer(self, request: Request, parts: list[str]) -> Response:
+        try:
             if request.method == "POST":
                 return await self._post(request, parts)
             if request.method in ("GET", "HEAD"):
@@ -110,8 +124,7 @@ class GatewayDoor:
             case ["", "version"]:
                 return Response(200, oip.SERVER["version"].encode(), TEXT)
             case ["", "metrics"]:
-                revisions = {name: one.route.revision for name, one in endpoints.by_name.items()}
-                text = self.metrics.text(self.plane.journal.bytes_written, revisions)
+                text = self.metrics.text(endpoints.snapshot(self.plane.journal.bytes_written))
                 return Response(200, text.encode(), TEXT)
             case ["", "v2", "models", name]:
                 return json_response(self.describe(name, "", request.headers))
@@ -163,6 +176,16 @@ class GatewayDoor:
             return "nothing is deployed"
         dead = [name for name, endpoint in known.items() if not endpoint.live]
         return f"no live upstream for {', '.join(dead)}" if dead else ""
+
+
+def _route(parts: list[str], status: int) -> str:
+    """The path with what varies named, as OpenTelemetry wants it; nothing for paths that are not there."""
+    match parts:
+        case ["", "v2", "models", _, *rest] if status != 404:
+            return "/".join(["/v2/models/{model}", *(["versions", "{version}", *rest[2:]] if len(rest) > 1 else rest)])
+        case ["", "endpoints", _, *rest] if status != 404:
+            return "/".join(["/endpoints/{endpoint}", *rest])
+    return "" if status == 404 else "/".join(parts)
 
 
 def _ready(name: str, ready: bool) -> Response:

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from interlock.core.errors import DeadlineExceeded, PredictionFailed, Unavailable
+from interlock.gateway.metrics import ROWS, Histogram
 from interlock.model.columns import Column, pack
 from interlock.model.signature import Signature
 from interlock.model.wire import BatchAnswer, BatchRequest, decode_answer, frame, frames
@@ -75,6 +76,7 @@ class Replica(asyncio.Protocol):
         self.load = 0
         """Requests waiting or in flight."""
         self.ejections = 0
+        self.batches = Histogram(ROWS)
         self._ejected = False
         self._usual = 0.0
         self._lies = LIES_SECONDS
@@ -136,6 +138,7 @@ class Replica(asyncio.Protocol):
                 parts = zip(*(one.columns for one in batch), strict=True)
                 columns = [list(chain.from_iterable(part)) for part in parts]
             self._number += 1
+            self.batches.add(len(columns[0]))
             now = self._loop.time()
             self._sent[self._number] = Sent(now, batch)
             left = int((max(one.deadline for one in batch) - now) * 1e6)
