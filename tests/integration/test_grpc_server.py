@@ -23,7 +23,7 @@ class Waiting:
         self.go = asyncio.Event()
         self.done = asyncio.Event()
 
-    async def answer(self, body: bytes, metadata: Mapping[str, str]) -> Answer:
+    async def answer(self, body: bytes, metadata: Mapping[str, str], left: float) -> Answer:
         self.begun.set()
         await self.go.wait()
         self.done.set()

@@ -84,7 +84,7 @@ def test_its_evaluation_is_kept_with_a_proof(lab: Lab, first: Run) -> None:
     assert report.threshold == 0.4
     assert report.proof is not None
     assert report.proof.rows == report.rows.n
-    assert report.proof.codecs == ("oip-json", "batch")
+    assert report.proof.codecs == ("oip-json", "oip-binary", "grpc", "scoring-json", "csv", "batch")
     assert report.metrics["auc"] > 0.75 > report.baseline["auc"] == 0.5
     assert {one.value for one in report.slices} == {"basic", "free", "gold"}
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 import grpc
 import msgspec
@@ -32,17 +34,20 @@ class Answer(msgspec.Struct, frozen=True):
     error: InterlockError | None = None
 
 
-Method = Callable[[bytes, Mapping[str, str]], Awaitable[Answer]]
+Method = Callable[[bytes, Mapping[str, str], float], Awaitable[Answer]]
+"""The message, the call's metadata, and for how many seconds the client waits (infinite where it does not say)."""
 
 
 class GrpcServer:
-    """One service on one port; several processes may share it (SO_REUSEPORT).
+    """One service on one port, or on the Unix socket `path`; several processes may share a port (SO_REUSEPORT).
 
     A method runs to its end also when its client goes away: what has been numbered must be logged.
     """
 
-    def __init__(self, service: str, methods: dict[str, Method], *, host: str, port: int) -> None:
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    def __init__(
+        self, service: str, methods: dict[str, Method], *, host: str = "", port: int = 0, path: Path | None = None
+    ) -> None:
+        self.address = f"unix:{path}" if path else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._port = port
         self._calls = 0
         self._running: set[asyncio.Future[Answer]] = set()
@@ -75,7 +80,8 @@ class GrpcServer:
 
         grpc's own stop cancels calls that have arrived and not begun: under load that is one for every other client.
         """
-        leave(self._port)
+        if self._port:
+            leave(self._port)
         loop, seen = asyncio.get_running_loop(), -1
         end = loop.time() + CONNECTION_SECONDS * 1.2  # grpc spreads the ages by a tenth
         while seen != self._calls and loop.time() < end:
@@ -88,7 +94,8 @@ class GrpcServer:
     async def _call(self, method: Method, body: bytes, context: grpc.aio.ServicerContext) -> bytes:
         self._calls += 1
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        task = asyncio.ensure_future(method(body, metadata))
+        left = context.time_remaining()
+        task = asyncio.ensure_future(method(body, metadata, math.inf if left is None else left))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         try:

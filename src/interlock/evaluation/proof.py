@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import selectors
-import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -20,14 +18,13 @@ from numpy.typing import NDArray
 
 from interlock.core.errors import InterlockError, RecipeFailed
 from interlock.core.lifeline import Child
+from interlock.evaluation.codecs import CODECS
 from interlock.evaluation.report import Proof
 from interlock.model import oip
 from interlock.model.answers import Answer, derive
 from interlock.model.columns import pack, to_lists, unpack
 from interlock.model.golden import Golden
 from interlock.model.manifest import Manifest
-from interlock.model.signature import Signature
-from interlock.model.wire import BatchRequest, decode_answer, frame, frames
 
 READY_SECONDS = 60.0
 ANSWER_SECONDS = 60.0
@@ -48,7 +45,7 @@ class OfflineServer:
     def __init__(self, package: Path, folder: Path) -> None:
         self.socket = folder / "s"
         self._log: IO[bytes] = (folder / "log").open("w+b")
-        command = [sys.executable, "-m", "interlock.processes.model_server", "--offline"]
+        command = [sys.executable, "-m", "interlock.processes.model_server", "--offline", "--grpc"]
         self._said = b""
         self._read, write = os.pipe()
         self._started = time.time()
@@ -123,8 +120,7 @@ def prove(server: OfflineServer, manifest: Manifest, rows: Golden) -> Proof:
     lists = to_lists(signature.inputs, unpack(signature.inputs, pack(signature.inputs, columns)))
     numbers = np.array(rows.numbers).reshape(-1, signature.width)
     worst = 0.0
-    codecs: dict[str, Callable[..., Iterator[Answer]]] = {"oip-json": _by_rest, "batch": _by_batches}
-    for name, codec in codecs.items():
+    for name, codec in CODECS.items():
         at = 0
         for answer in codec(server.socket, manifest, lists):
             count = len(next(iter(answer.outputs.values())))
@@ -132,72 +128,7 @@ def prove(server: OfflineServer, manifest: Manifest, rows: Golden) -> Proof:
             at += count
         if at != len(numbers):
             raise RecipeFailed(f"the model server answered {at} of {len(numbers)} rows over {name}")
-    return Proof(True, len(numbers), tuple(codecs), manifest.rtol, worst, server.start_seconds())
-
-
-def _by_rest(path: Path, manifest: Manifest, lists: list[list[object]]) -> Iterator[Answer]:
-    """Open Inference Protocol, JSON over HTTP."""
-    connection = _UnixConnection(path.with_name(path.name + ".http"))
-    with contextlib.closing(connection):
-        for part in _requests(lists):
-            body = oip.encode({"inputs": oip.write_inputs(manifest.signature, part)})
-            connection.request("POST", f"/v2/models/{manifest.model}/infer", body, {"content-type": "application/json"})
-            response = connection.getresponse()
-            content = response.read()
-            if response.status != 200:
-                raise RecipeFailed(f"the model server answered {response.status}: {content.decode(errors='replace')}")
-            reply = msgspec.json.decode(content, type=oip.InferResponse)
-            yield Answer({one.name: _rows_of(one) for one in reply.outputs})
-
-
-def _by_batches(path: Path, manifest: Manifest, lists: list[list[object]]) -> Iterator[Answer]:
-    """The gateway's frames: several requests of several rows in one message."""
-    signature = manifest.signature
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(ANSWER_SECONDS)
-        connection.connect(str(path))
-        for number, part in enumerate(_requests(lists)):
-            columns = _checked(signature, part)
-            rows = len(columns[0])
-            counts = [1] * min(rows, 3) + ([rows - 3] if rows > 3 else [])
-            connection.sendall(frame(number, BatchRequest(counts, pack(signature.inputs, columns))))
-            answer = decode_answer(_one_frame(connection, number))
-            if answer.failures:
-                raise RecipeFailed(f"the model server failed: {next(iter(answer.failures.values()))}")
-            yield derive(signature, np.frombuffer(answer.numbers).tolist(), manifest.threshold)
-
-
-def _requests(lists: list[list[object]]) -> Iterator[list[list[object]]]:
-    at, turn, rows = 0, 0, len(lists[0])
-    while at < rows:
-        size = SIZES[turn % len(SIZES)]
-        yield [column[at : at + size] for column in lists]
-        at, turn = at + size, turn + 1
-
-
-def _checked(signature: Signature, lists: list[list[object]]) -> list[list[object]]:
-    """Rows as a gateway holds them after reading a request."""
-    request = oip.InferRequest(msgspec.convert(oip.write_inputs(signature, lists), list[oip.Tensor]))
-    return oip.read_columns(signature, request)[1]
-
-
-def _one_frame(connection: socket.socket, number: int) -> bytes:
-    buffer = bytearray()
-    while True:
-        for found, payload in frames(buffer):
-            if found == number:
-                return payload
-        data = connection.recv(1 << 16)
-        if not data:
-            raise RecipeFailed("the model server closed the connection instead of answering")
-        buffer += data
-
-
-def _rows_of(tensor: oip.OutputTensor) -> list[object]:
-    if len(tensor.shape) == 1:
-        return tensor.data
-    width = tensor.shape[1]
-    return [tensor.data[at : at + width] for at in range(0, len(tensor.data), width)]
+    return Proof(True, len(numbers), tuple(CODECS), manifest.rtol, worst, server.start_seconds())
 
 
 def _compare(codec: str, at: int, manifest: Manifest, numbers: NDArray[np.float64], answer: Answer) -> float:
@@ -230,15 +161,3 @@ def _relative(expected: list[object], found: list[object]) -> NDArray[np.float64
     difference = np.abs(a - b) / np.maximum(np.abs(a), np.finfo(np.float64).tiny)
     worst: NDArray[np.float64] = difference.reshape(len(expected), -1).max(axis=1)
     return worst
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=ANSWER_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket's path instead of a port."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(ANSWER_SECONDS)
-        self.sock.connect(str(self._path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -19,8 +20,8 @@ _CONTENTS |= {"FP32": "fp32_contents", "FP64": "fp64_contents"}
 _CONTENTS |= dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents")
 _CONTENTS |= dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents")
 _CHOICES = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
-Infer = Callable[[Any, bytes, Mapping[str, str]], Awaitable[Answer]]
-"""Answers a `ModelInferRequest`, given also as the bytes it came in, with the call's metadata."""
+Infer = Callable[[Any, bytes, Mapping[str, str], float], Awaitable[Answer]]
+"""Answers a `ModelInferRequest`, given also as the bytes it came in, with the call's metadata and the time left for it."""
 
 
 class Door(Protocol):
@@ -50,25 +51,25 @@ class Door(Protocol):
 def methods(door: Door, infer: Infer) -> dict[str, Method]:
     """The service's methods by name."""
 
-    async def server_live(body: bytes, metadata: Mapping[str, str]) -> Answer:
+    async def server_live(body: bytes, metadata: Mapping[str, str], left: float) -> Answer:
         return _said(pb.ServerLiveResponse(live=True))
 
-    async def server_ready(body: bytes, metadata: Mapping[str, str]) -> Answer:
+    async def server_ready(body: bytes, metadata: Mapping[str, str], left: float) -> Answer:
         return _said(pb.ServerReadyResponse(ready=not door.unready()))
 
-    async def model_ready(body: bytes, metadata: Mapping[str, str]) -> Answer:
+    async def model_ready(body: bytes, metadata: Mapping[str, str], left: float) -> Answer:
         asked = parse(pb.ModelReadyRequest, body)
         return _said(pb.ModelReadyResponse(ready=door.ready(asked.name, asked.version)))
 
-    async def server_metadata(body: bytes, metadata: Mapping[str, str]) -> Answer:
+    async def server_metadata(body: bytes, metadata: Mapping[str, str], left: float) -> Answer:
         return _said(pb.ServerMetadataResponse(**oip.SERVER))
 
-    async def model_metadata(body: bytes, metadata: Mapping[str, str]) -> Answer:
+    async def model_metadata(body: bytes, metadata: Mapping[str, str], left: float) -> Answer:
         asked = parse(pb.ModelMetadataRequest, body)
         return _said(pb.ModelMetadataResponse(**door.describe(asked.name, asked.version, metadata)))
 
-    async def model_infer(body: bytes, metadata: Mapping[str, str]) -> Answer:
-        return await infer(parse(pb.ModelInferRequest, body), body, metadata)
+    async def model_infer(body: bytes, metadata: Mapping[str, str], left: float) -> Answer:
+        return await infer(parse(pb.ModelInferRequest, body), body, metadata, left)
 
     return {
         "ServerLive": server_live,
@@ -150,3 +151,33 @@ def write(response: oip.InferResponse, *, raw: bool) -> bytes:
             getattr(tensor.contents, _CONTENTS[output.datatype]).extend(values)
     data: bytes = message.SerializeToString()
     return data
+
+
+def question(model: str, tensors: list[dict[str, Any]], *, raw: bool) -> bytes:
+    """The bytes of a `ModelInferRequest` for inputs as `oip.write_inputs` gives them; a missing FP64 is NaN."""
+    message = pb.ModelInferRequest(model_name=model)
+    for one in tensors:
+        values: list[Any] = [math.nan if value is None else value for value in one["data"]]
+        tensor = message.inputs.add(name=one["name"], datatype=one["datatype"], shape=one["shape"])
+        if raw:
+            message.raw_input_contents.append(to_raw(one["datatype"], values))
+        else:
+            encoded = [value.encode() for value in values] if one["datatype"] == "BYTES" else values
+            getattr(tensor.contents, _CONTENTS[one["datatype"]]).extend(encoded)
+    data: bytes = message.SerializeToString()
+    return data
+
+
+def answers(body: bytes) -> list[oip.OutputTensor]:
+    """The outputs in the bytes of a `ModelInferResponse`."""
+    message = parse(pb.ModelInferResponse, body)
+    raw = message.raw_output_contents
+    return [
+        oip.OutputTensor(
+            one.name,
+            one.datatype,
+            list(one.shape),
+            from_raw(one.name, one.datatype, raw[i]) if raw else _typed(one),
+        )
+        for i, one in enumerate(message.outputs)
+    ]

@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, help="REST on this port")
     parser.add_argument("--grpc-port", type=int, help="gRPC on this port")
     parser.add_argument("--socket", type=Path, help="batches on this Unix socket, REST on SOCKET.http")
+    parser.add_argument("--grpc", action="store_true", help="gRPC on SOCKET.grpc too")
     parser.add_argument("--scope", choices=("serve", "shadow"), default="serve")
     parser.add_argument(
         "--offline", action="store_true", help="without approval, on a Unix socket only, for evaluation"
@@ -69,6 +70,7 @@ def _run(options: argparse.Namespace) -> int:
             options.socket.unlink(missing_ok=True)
             options.socket.with_name(options.socket.name + ".http").unlink(missing_ok=True)
         where = {"host": options.host, "port": options.port, "grpc_port": options.grpc_port, "path": options.socket}
+        where["grpc"] = options.grpc
         uvloop.run(serve(package, approved, **where))
     except InterlockError as error:
         line = {"code": error.code, "message": error.message, "next": error.next}

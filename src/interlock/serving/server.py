@@ -24,9 +24,18 @@ FLUSH_SECONDS = 0.05
 
 
 async def serve(
-    package: Package, approved: str, *, host: str, port: int | None, grpc_port: int | None, path: Path | None
+    package: Package,
+    approved: str,
+    *,
+    host: str,
+    port: int | None,
+    grpc_port: int | None,
+    path: Path | None,
+    grpc: bool = False,
 ) -> None:
     """Serve until SIGTERM: REST on `port`, gRPC on `grpc_port`, batches on the Unix socket `path`, REST on `path`.http.
+
+    `grpc`: gRPC on `path`.grpc too.
 
     Raises:
         Corrupt: the package does not give its golden answers.
@@ -43,13 +52,18 @@ async def serve(
         servers.append(HttpServer(door.handle, host=host, port=port))
     if path is not None:
         servers.append(HttpServer(door.handle, path=path.with_name(path.name + ".http")))
-    if grpc_port is not None:  # imported here: without the port a server starts faster, and stays 20 MB smaller
-        from interlock.serving.grpc import grpc_server
-
-        servers.append(grpc_server(door, host, grpc_port))
     for server in servers:
         await server.start()
     batches = await listen(path, batcher) if path is not None else None
+    if grpc_port is not None or grpc:  # imported here: without it a server starts faster, and stays 20 MB smaller
+        from interlock.serving.grpc import grpc_server
+
+        beside = path.with_name(path.name + ".grpc") if path is not None and grpc else None
+        rpc = [grpc_server(door, host=host, port=grpc_port)] if grpc_port is not None else []
+        rpc += [grpc_server(door, path=beside)] if beside else []
+        for one in rpc:
+            await one.start()
+        servers += rpc
     spare_the_collector()
     sys.stdout.write(f"ready: {package.manifest.model} {package.digest}\n")
     sys.stdout.flush()
