@@ -103,11 +103,14 @@ def versions_of(project: Project) -> Versions:
 
 
 def serving(project: Project, trust: TrustRoot) -> dict[str, list[str]]:
-    """Package digest → `endpoint/arm` of every arm that serves it."""
+    """Package digest → `endpoint/arm` of every arm and shadow that it is."""
     routes, found = RouteStore(project.routes), dict[str, list[str]]()
     for endpoint in routes.endpoints():
-        for arm in routes.read(endpoint, trust).arms:
-            found.setdefault(arm.package_digest, []).append(f"{endpoint}/{arm.name}")
+        route = routes.read(endpoint, trust, past=True)
+        for name, digest in [(one.name, one.package_digest) for one in route.arms] + [
+            (one.name, one.package_digest) for one in route.shadows
+        ]:
+            found.setdefault(digest, []).append(f"{endpoint}/{name}")
     return found
 
 

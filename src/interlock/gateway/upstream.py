@@ -85,6 +85,7 @@ class Replica(asyncio.Protocol):
         self._sent: dict[int, Sent] = {}
         self._number = 0
         self._scheduled = False
+        self._sweeping = False
         self._wanted = True
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
@@ -117,7 +118,8 @@ class Replica(asyncio.Protocol):
         if self._transport is None:
             future.set_exception(LostReplica(f"replica {self.name} does not answer"))
             return future
-        if not self.load:
+        if not self._sweeping:
+            self._sweeping = True
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
         self.load += 1
         self._waiting.append(Waiting(rows, columns, deadline, future))
@@ -165,7 +167,8 @@ class Replica(asyncio.Protocol):
             for one in requests:
                 if one.deadline <= now and not one.future.done():
                     one.future.set_exception(DeadlineExceeded("no answer within TIMEOUT_SECOND"))
-        if self.load:
+        self._sweeping = bool(self.load)
+        if self._sweeping:
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def silent(self, now: float) -> bool:
