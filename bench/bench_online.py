@@ -1,82 +1,109 @@
-"""The whole online path under closed loop: gateway with split, parameters and journal, in front of a real model server.
+"""The online path by itself: closed and open loop, the gateway beside its model server asked directly, growth, memory.
 
-Compared in one run, interleaved: journal with `fsync = interval` and the model server asked directly. Needs `wrk`.
-    python -m bench.bench_online
+Everything on: A/B split, parameters, the log before the answer. Medians of interleaved rounds. Needs `wrk`.
+    python -m bench.bench_online [--seconds 4] [--rounds 3]
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-from house import House, body, free_port, obey, running
-
+from bench.open_loop import open_loop
+from bench.project import Served, body, served
 from bench.report import publish, spread
 
-CONNECTIONS = (1, 16, 64)
-ROUNDS = 3
-SECONDS = 4
+CLOSED = ((1, 1), (16, 1), (64, 1), (256, 1), (16, 100), (1, 1000))
+"""Connections, rows a request."""
 
 
 def main() -> None:
     """Run and publish."""
     if shutil.which("wrk") is None:
         sys.exit("this benchmark needs wrk: apt-get install wrk")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        house = House(Path(folder) / "house")
-        package = house.package()
-        house.approve(package)
-        house.route({"champion": (package, 10_000)})
-        port = free_port()
-        script = Path(folder) / "post.lua"
-        script.write_text(
-            'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
-            f"wrk.body = [[{json.dumps(body(1, unit_id='N1'))}]]\n"
-        )
-        with running(house.serve(package, 0, "--port", str(port)), house.gateway()):
-            obey(house, 1)
-            targets = {
-                "gateway": f"{house.url}/v2/models/flight-delay/infer",
-                "model server": f"http://127.0.0.1:{port}/v2/models/flight-delay/infer",
-            }
-            measured: dict[tuple[str, int], list[dict[str, float]]] = {}
-            for _ in range(ROUNDS):
-                for connections in CONNECTIONS:
-                    for name, url in targets.items():
-                        measured.setdefault((name, connections), []).append(load(url, connections, script))
-        house.close()
-    publish(
-        "online",
-        [
-            {
-                "path": name,
-                "connections": connections,
-                "requests/s": spread([run["rate"] for run in runs]),
-                "p50 ms": spread([run["p50"] for run in runs]),
-                "p99 ms": spread([run["p99"] for run in runs]),
-            }
-            for (name, connections), runs in sorted(measured.items(), key=lambda item: item[0][1])
-        ],
+        rows: list[dict[str, Any]] = []
+        for gateways in (1, 2):
+            with served(Path(folder) / f"house-{gateways}", gateways=gateways) as house:
+                rows += closed(house, gateways, options.rounds, options.seconds, Path(folder))
+                peak = next(row for row in rows[::-1] if row["load"] == "64 x 1")["requests/s"]["median"]
+                rows.append(opened(house, gateways, 0.7 * peak, options.rounds, options.seconds))
+                sizes = memory(house)
+        publish("online", rows)
+        publish("memory", [{"process": name, "MiB": size} for name, size in sizes.items()])
+
+
+def closed(house: Served, gateways: int, rounds: int, seconds: int, folder: Path) -> list[dict[str, Any]]:
+    """Closed loop: every load in turn, round after round."""
+    measured: dict[tuple[int, int], list[dict[str, float]]] = {load: [] for load in CLOSED}
+    for _ in range(rounds):
+        for connections, count in CLOSED:
+            measured[connections, count].append(wrk(house.infer, connections, body(count), seconds, folder))
+    return [
+        {
+            "gateways": gateways,
+            "load": f"{connections} x {count}",
+            "requests/s": spread([run["rate"] for run in runs]),
+            "p50 ms": spread([run["p50"] for run in runs]),
+            "p99 ms": spread([run["p99"] for run in runs]),
+            "errors": sum(run["errors"] for run in runs),
+        }
+        for (connections, count), runs in measured.items()
+    ]
+
+
+def opened(house: Served, gateways: int, rate: float, rounds: int, seconds: int) -> dict[str, Any]:
+    """Open loop: Poisson arrivals at seven tenths of our own peak."""
+    runs = [open_loop(house.infer, body(1), rate, seconds, seed) for seed in range(rounds)]
+    return {
+        "gateways": gateways,
+        "load": "open, 70 %",
+        "requests/s": spread([run["rate"] for run in runs]),
+        "p50 ms": spread([run["p50"] for run in runs]),
+        "p99 ms": spread([run["p99"] for run in runs]),
+        "errors": sum(run["errors"] for run in runs),
+    }
+
+
+def memory(house: Served) -> dict[str, float]:
+    """Resident memory after the load, by process."""
+    found = {}
+    for name, pid in house.pids().items():
+        status = Path(f"/proc/{pid}/status").read_text()
+        found[re.sub("-[0-9a-f]{12}-", "-", name)] = int(status.split("VmRSS:")[1].split()[0]) / 1024
+    return {**found, "in all": sum(found.values())}
+
+
+def wrk(url: str, connections: int, content: str, seconds: int, folder: Path) -> dict[str, float]:
+    """One run of wrk: rate, latency percentiles, errors."""
+    script = folder / "post.lua"
+    script.write_text(
+        f'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nwrk.body = [[{content}]]\n'
     )
-
-
-def load(url: str, connections: int, script: Path) -> dict[str, float]:
-    """One run of wrk: rate and latency percentiles; an answer other than 2xx is an error."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", "-s", str(script), url]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in text:
-        raise RuntimeError(text)
-    found = {name: re.search(rf"{name}%\s+([\d.]+)(us|ms|s)", text) for name in ("50", "99")}
-    times = {f"p{name}": float(m[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[m[2]] for name, m in found.items() if m}
+    scale = {"us": 1e-3, "ms": 1, "s": 1e3}
+    times = {
+        name: float(value) * scale[unit] for name, value, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s)", text)
+    }
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
-    return {"rate": float(rate[1]) if rate else 0.0, **times}
+    return {
+        "rate": float(rate[1]) if rate else 0.0,
+        "p50": times.get("50", 0.0),
+        "p99": times.get("99", 0.0),
+        "errors": int(bad[1]) if bad else 0,
+    }
 
 
 if __name__ == "__main__":
