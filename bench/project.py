@@ -66,12 +66,12 @@ class Served:
         self.root = root
         self.url = f"http://127.0.0.1:{port}"
         self.infer = f"{self.url}/v2/models/{MODEL}/infer"
-        self._environment = {**os.environ, "INTERLOCK_KEYS_DIR": str(root / "keys"), "INTERLOCK_USER": "ann"}
+        self.environment = {**os.environ, "INTERLOCK_KEYS_DIR": str(root / "keys"), "INTERLOCK_USER": "ann"}
 
     def run(self, *words: str) -> Any:
         """A command of the product; its JSON."""
         done = subprocess.run(
-            [*COMMAND, *words, "--json"], cwd=self.root, env=self._environment, capture_output=True, text=True
+            [*COMMAND, *words, "--json"], cwd=self.root, env=self.environment, capture_output=True, text=True
         )
         if done.returncode:
             raise RuntimeError(f"interlock {' '.join(words)}: {done.stdout}{done.stderr}")
@@ -92,6 +92,12 @@ class Served:
 def rows(count: int, seed: int = 0) -> Any:
     """Random rows [count, 30] with one decimal."""
     return np.random.default_rng(seed).normal(size=(count, WIDTH)).round(1)
+
+
+def training_rows() -> tuple[Any, Any]:
+    """What every model of the benchmarks is trained on: rows [6000, 30] and labels [6000] of 0 and 1."""
+    x = rows(6000, 1)
+    return x, (x[:, 0] + x[:, 1] * x[:, 2] + np.random.default_rng(2).normal(size=len(x)) > 0).astype(int)
 
 
 def body(count: int) -> str:
@@ -118,11 +124,9 @@ def served(root: Path, *, gateways: int = 1, challenger: bool = True, replicas: 
     settings = SETTINGS.format(inputs=inputs, gateway=gateway, grpc=grpc, control=control, gateways=gateways)
     (root / "interlock.toml").write_text(settings)
     (root / "recipe.py").write_text(RECIPE)
-    x = rows(6000, 1)
-    y = (x[:, 0] + x[:, 1] * x[:, 2] + np.random.default_rng(2).normal(size=len(x)) > 0).astype(int)
     lines = [
         f"{i},2026-01-01T00:00:00Z,{','.join(map(str, row))},{label}"
-        for i, (row, label) in enumerate(zip(x, y, strict=True))
+        for i, (row, label) in enumerate(zip(*training_rows(), strict=True))
     ]
     heads = ",".join(["id", "at", *(f"x{i}" for i in range(WIDTH)), "label"])
     (root / "bench.csv").write_text("\n".join([heads, *lines]))
