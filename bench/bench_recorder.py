@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import struct
 import tempfile
 import time
 from pathlib import Path
@@ -48,7 +49,7 @@ async def _write(folder: Path) -> None:
         record = Prediction(
             uuid7_text(), f"flight-{number}", "flight-delay", at, at, f"N{number % 3000}", "client", "e", 1, "champion", 1.0,
             "flight-delay", 1, "sha256:0", 1, "answered", "", 900, 500, number, 1,
-            [[number / (i + 1)] for i in range(INPUTS)], [[0.5], [True]],
+            [struct.pack("d", number / (i + 1)) for i in range(INPUTS)], [[0.5], [True]],
         )  # fmt: skip
         journal.append(record, schema)
         if number % 100 == 0:

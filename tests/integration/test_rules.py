@@ -162,7 +162,7 @@ def test_rules_are_tried_on_the_log(
     found = {row["rule"]: row for row in told["rules"]}
     assert [found["farther"][name] for name in ("shadowed_by", "decided", "changed")] == ["far", 0, 0]
     assert found["never"]["matched"] == 1  # X2 asked about the year 1970
-    assert found["warm"]["failed"] == sum((one.inputs[1] or [0.0]).count(None) for one in made[:201])
+    assert found["warm"]["failed"] == sum(list(one.inputs[1] or [0.0]).count(None) for one in made[:201])
     assert (found["warm"]["decided"] > 0, found["warm"]["changed"]) == (True, 0)  # they got what FALLBACK says
     champions = {one.unit_id for one in made[:200] if one.arm == "champion"}
     missing = {one.unit_id for one in made[:200] if one.inputs[1] == [None]} - far - {"N0"}

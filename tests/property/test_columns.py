@@ -15,6 +15,8 @@ from interlock.model import oip
 from interlock.model.columns import EXACT, NAT, check, pack, to_lists, unpack
 from interlock.model.frames import from_frame, to_frame
 from interlock.model.signature import Input, Signature
+from interlock.predlog.record import Field, Prediction, Schema
+from interlock.predlog.rows import prediction_tables
 
 TIMES = st.integers(-(10**15), 4 * 10**15)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -139,3 +141,27 @@ def test_missing_times_are_not_a_time() -> None:
     frame = to_frame((spec,), arrays)
     assert frame["t"].dt.hour.tolist()[0] == 8
     assert frame["t"].isna().tolist() == [False, True]
+
+
+@given(tables(), st.data())
+def test_buffers_and_lists_are_logged_alike(first: Table, data: st.DataObject) -> None:
+    """What a gateway logs as buffers is in the warehouse what the lists say; where LOG_INPUTS leaves a column out, null."""
+    fields = tuple(Field(f"c{i}", spec.type, spec.nullable) for i, spec in enumerate(first.inputs))
+    schema = Schema("sha256:0", fields, ())
+    checked = [check(spec, column, len(column)) for spec, column in zip(first.inputs, first.lists, strict=True)]
+    out = data.draw(st.sets(st.integers(0, len(fields) - 1)))
+
+    def table(columns: list[Any]) -> Any:
+        kept = [None if i in out else column for i, column in enumerate(columns)]
+        whole, none = record(len(checked[0]), columns), record(len(checked[0]), kept)
+        return prediction_tables([(whole.prediction_id, whole), (none.prediction_id, none)], {"sha256:0": schema})
+
+    assert table(pack(first.inputs, checked)) == table(checked)
+
+
+def record(rows: int, inputs: list[Any]) -> Prediction:
+    same = "01890000-0000-7000-8000-000000000000"
+    return Prediction(
+        same, "r", "e", 1, 1, "u", "client", "", 1, "champion", 1.0, "m", 1, "sha256:0", 1, "answered", "", 1, 1, 1,
+        rows, inputs, [],
+    )  # fmt: skip

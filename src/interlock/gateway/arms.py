@@ -166,7 +166,7 @@ class Endpoint:
 def schema_of(package_digest: str, signature: Signature) -> Schema:
     """The columns under which answers of this package are logged."""
     label = {"BOOL": "bool", "INT64": "int", "FP64": "float", "BYTES": "string"}
-    inputs = tuple(Field(spec.name, spec.type) for spec in signature.inputs)
+    inputs = tuple(Field(spec.name, spec.type, spec.nullable) for spec in signature.inputs)
     if signature.task == "regression":
         outputs: tuple[Field, ...] = (Field("value", "float"),)
     else:

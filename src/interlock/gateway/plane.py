@@ -29,7 +29,7 @@ from interlock.gateway.shadow import Shadows
 from interlock.gateway.trail import Reply, Trail, prediction
 from interlock.gateway.upstream import LostReplica, Numbers, Replica
 from interlock.model.answers import Answer, derive
-from interlock.model.columns import Column
+from interlock.model.columns import Column, pack
 from interlock.model.signature import Signature
 from interlock.predlog.journal import Journal
 from interlock.predlog.record import Outcome
@@ -181,11 +181,12 @@ class Plane:
             Unavailable: no replica lives, or all that were tried went away.
         """
         tried: list[Replica] = []
+        trail.packed = pack(arm.signature.inputs, trail.columns)
         self._retries = min(RETRY_CREDIT, self._retries + RETRY_SHARE)
         while True:
             replica = arm.pick(tried)
             try:
-                return await replica.ask(rows, trail.columns, trail.deadline)
+                return await replica.ask(rows, trail.packed, trail.deadline)
             except LostReplica:
                 tried.append(replica)
                 if len(tried) > retries or self._retries < 1 or self._loop.time() >= trail.deadline:

@@ -17,6 +17,7 @@ from interlock.gateway.metrics import Metrics
 from interlock.gateway.questions import Question
 from interlock.gateway.trail import Reply, Trail, prediction
 from interlock.model.answers import derive
+from interlock.model.columns import pack
 from interlock.predlog.journal import Journal
 
 ROWS_UNDER_WAY = 1000
@@ -42,7 +43,7 @@ class Shadows:
                 self._metrics.count_shadow(endpoint.route.endpoint, shadow.arm.name, "dropped")
                 continue
             self._under_way[key] = waiting + reply.rows
-            copy = msgspec.structs.replace(trail, chance=False, propensity=0.0, model_us=0)
+            copy = msgspec.structs.replace(trail, chance=False, propensity=0.0, model_us=0, packed=[])
             said = Reply(
                 reply.prediction_id, reply.endpoint, rows=reply.rows, arm=shadow, traceparent=reply.traceparent
             )
@@ -54,7 +55,8 @@ class Shadows:
         began, key, rows = time.perf_counter_ns(), shadow.arm.package_digest, said.rows
         try:
             said.rows, trail.columns = question.columns(shadow.signature)
-            numbers = await shadow.pick([]).ask(said.rows, trail.columns, trail.deadline)
+            trail.packed = pack(shadow.signature.inputs, trail.columns)
+            numbers = await shadow.pick([]).ask(said.rows, trail.packed, trail.deadline)
             trail.model_us = numbers.model_us
             said.answer = derive(shadow.signature, numbers.values, endpoint.parameters.threshold)
             said.outcome = "answered"

@@ -10,7 +10,7 @@ from interlock.core.errors import InterlockError
 from interlock.gateway.arms import Endpoint, ServedArm
 from interlock.gateway.questions import Question
 from interlock.model.answers import Answer
-from interlock.model.columns import Column
+from interlock.model.columns import Column, pack
 from interlock.predlog.record import Outcome, Prediction, Role
 
 
@@ -43,6 +43,8 @@ class Trail(msgspec.Struct):
     chance: bool = False
     propensity: float = 1.0
     columns: list[Column] = []
+    packed: list[bytes | Column] = []
+    """The columns as they travel and are logged; empty until somebody is asked."""
     model_us: int = 0
     deadline: float = 0.0
     """On the loop's clock."""
@@ -61,7 +63,9 @@ def prediction(
     route = endpoint.route
     outside = not trail.chance or trail.unit_source != "client"
     outputs = list(reply.answer.outputs.values()) if reply.answer else []
-    columns = trail.columns if outputs else [column[:1] for column in trail.columns]  # without an answer: one row
+    packed = trail.packed
+    if arm is not None and trail.columns and not (packed and outputs):  # without an answer: one row
+        packed = pack(arm.signature.inputs, trail.columns if outputs else [one[:1] for one in trail.columns])
     return Prediction(
         prediction_id=reply.prediction_id,
         request_id=trail.request_id,
@@ -84,7 +88,7 @@ def prediction(
         model_us=trail.model_us,
         seq=seq,
         rows=reply.rows,
-        inputs=_logged(endpoint, arm, columns),
+        inputs=_logged(endpoint, arm, packed),
         outputs=outputs,
         role=role,
         traceparent=reply.traceparent,
@@ -92,7 +96,7 @@ def prediction(
     )
 
 
-def _logged(endpoint: Endpoint, arm: ServedArm | None, columns: list[Column]) -> list[Column | None]:
+def _logged(endpoint: Endpoint, arm: ServedArm | None, columns: list[bytes | Column]) -> list[list[Any] | bytes | None]:
     """Columns as they are logged: NaN is a missing value there, LOG_INPUTS leaves others out."""
     if arm is None or not columns:
         return []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from interlock.core.errors import DeadlineExceeded, PredictionFailed, Unavailable
 from interlock.gateway.metrics import ROWS, Histogram
-from interlock.model.columns import Column, pack
+from interlock.model.columns import Column, join
 from interlock.model.signature import Signature
 from interlock.model.wire import BatchAnswer, BatchRequest, decode_answer, frame, frames
 
@@ -54,7 +53,7 @@ class Waiting(NamedTuple):
     """A request that travels with the next batch; `deadline` on the loop's clock."""
 
     rows: int
-    columns: list[Column]
+    columns: list[bytes | Column]
     deadline: float
     future: Future
 
@@ -106,8 +105,8 @@ class Replica(asyncio.Protocol):
         elif self._transport is not None:
             self._transport.close()
 
-    def ask(self, rows: int, columns: list[Column], deadline: float) -> Future:
-        """Numbers for checked columns; after `deadline` (on the loop's clock) the server need not begin.
+    def ask(self, rows: int, columns: list[bytes | Column], deadline: float) -> Future:
+        """Numbers for packed columns; after `deadline` (on the loop's clock) the server need not begin.
 
         Raises (from the future):
             LostReplica: the server died, closed or fell silent before it answered.
@@ -134,17 +133,13 @@ class Replica(asyncio.Protocol):
             batch = self._take()
             if not batch:
                 continue
-            if len(batch) == 1:
-                columns = batch[0].columns
-            else:
-                parts = zip(*(one.columns for one in batch), strict=True)
-                columns = [list(chain.from_iterable(part)) for part in parts]
             self._number += 1
-            self.batches.add(len(columns[0]))
+            counts = [one.rows for one in batch]
+            self.batches.add(sum(counts))
             now = self._loop.time()
             self._sent[self._number] = Sent(now, batch)
             left = int((max(one.deadline for one in batch) - now) * 1e6)
-            message = BatchRequest([one.rows for one in batch], pack(self.signature.inputs, columns), left)
+            message = BatchRequest(counts, join([one.columns for one in batch]), left)
             self._transport.write(frame(self._number, message))
 
     def _take(self) -> list[Waiting]:

@@ -18,6 +18,7 @@ class Field(msgspec.Struct, array_like=True, frozen=True):
 
     name: str
     type: Logical | Literal["floats"]
+    nullable: bool = False
 
 
 class Schema(msgspec.Struct, array_like=True, frozen=True, tag="s"):
@@ -31,8 +32,9 @@ class Schema(msgspec.Struct, array_like=True, frozen=True, tag="s"):
 class Prediction(msgspec.Struct, array_like=True, frozen=True, tag="p"):
     """One request, all its rows. Times in microseconds since the epoch.
 
-    `inputs` and `outputs` are checked columns in the order of the package's `Schema`; empty when there are none. `rows` = 0:
-    a request without an answer, kept as row 0. Inputs that are not logged (LOG_INPUTS) are None instead of a list.
+    `inputs` and `outputs` are checked columns in the order of the package's `Schema`, as lists or as buffers
+    (`model.columns.pack`); empty when there are none. `rows` = 0: a request without an answer, kept as row 0. Inputs that are not
+    logged (LOG_INPUTS) are None.
     """
 
     prediction_id: str
@@ -56,7 +58,7 @@ class Prediction(msgspec.Struct, array_like=True, frozen=True, tag="p"):
     model_us: int
     seq: int
     rows: int
-    inputs: list[list[Any] | None]
+    inputs: list[list[Any] | bytes | None]
     outputs: list[list[Any]]
     role: Role = "live"
     traceparent: str = ""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from interlock.core.project import snake
-from interlock.predlog.record import Feedback, Heartbeat, Prediction, Schema
+from interlock.model.columns import NAT, packed_type
+from interlock.predlog.record import Feedback, Field, Heartbeat, Prediction, Schema
 
 TIME = pa.timestamp("us", tz="UTC")
 TYPES: dict[str, pa.DataType] = {
@@ -89,19 +91,33 @@ def _predictions(group: list[tuple[str, Prediction]], schema: Schema | None) -> 
     table = table.append_column("row", pa.array([row for count in counts for row in range(count)], pa.int32()))
     if schema is not None:
         for prefix, fields, held in (("in_", schema.inputs, inputs), ("out_", schema.outputs, outputs)):
-            for field, column in zip(fields, _columns(held, counts, len(fields)), strict=True):
-                table = table.append_column(prefix + field.name, pa.array(column, TYPES[field.type], from_pandas=True))
+            nothing = (None,) * len(fields)
+            for field, parts in zip(fields, zip(*(one or nothing for one in held), strict=True), strict=True):
+                table = table.append_column(prefix + field.name, _values(field, parts, counts))
     return table
 
 
-def _columns(held: Sequence[Any], counts: list[int], width: int) -> Iterator[list[Any]]:
-    """The values of each field over all rows; None where a record does not hold the field."""
-    nothing = (None,) * width
-    for given in zip(*(one or nothing for one in held), strict=True):
-        parts: Iterable[list[Any]] = given
-        if None in given:
-            parts = ([None] * count if part is None else part for part, count in zip(given, counts, strict=True))
-        yield list(chain.from_iterable(parts))
+def _values(field: Field, parts: tuple[Any, ...], counts: list[int]) -> pa.Array:
+    """One field over all rows, from each record's list or buffer; nulls where a record does not hold it."""
+    absent = None in parts
+    if not any(isinstance(part, bytes) for part in parts):
+        lists: Iterable[list[Any]] = parts
+        if absent:
+            lists = ([None] * count if part is None else part for part, count in zip(parts, counts, strict=True))
+        return pa.array(list(chain.from_iterable(lists)), TYPES[field.type], from_pandas=True)
+    kind = packed_type(field.type, nullable=field.nullable)
+    buffers = (bytes(kind.itemsize * n) if part is None else part for part, n in zip(parts, counts, strict=True))
+    values = np.frombuffer(b"".join(buffers if absent else parts), kind)
+    missing = values == NAT if field.type == "timestamp" else values != values
+    if absent:
+        missing |= np.repeat([part is None for part in parts], counts)
+    if field.type == "timestamp":
+        return pa.array(values, pa.int64(), mask=missing).cast(TIME)
+    if (
+        kind.kind == "f" and field.type != "float"
+    ):  # whole numbers and truth values travel as floats where they may be missing
+        values = np.where(missing, 0.0, values).astype(np.int64 if field.type == "int" else np.bool_)
+    return pa.array(values, TYPES[field.type], mask=missing)
 
 
 def feedback_tables(items: Sequence[tuple[int, Feedback]]) -> dict[str, pa.Table]:
