@@ -20,6 +20,7 @@ from interlock.core.errors import InterlockError
 from interlock.core.http import GRPC, STATUS
 from interlock.core.settings import Settings
 from interlock.gateway.metrics import Metrics, Snapshot
+from interlock.gateway.parameters import NAMES
 from interlock.predlog.record import Heartbeat, Prediction
 from interlock.predlog.rows import heartbeat_table, prediction_tables
 from interlock.store.tables import metadata
@@ -137,3 +138,7 @@ def test_every_metric_is_documented() -> None:
     text = Metrics().text(Snapshot(0, {}, {}, []))
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     assert [name for name in names if f"`{name}`" not in page("metrics.md")] == []
+
+
+def test_every_parameter_is_documented() -> None:
+    assert [name for name in NAMES if f"| `{name}` |" not in page("parameters.md")] == []
