@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
-from tests.house import INPUTS, House, body, free_port, obey, rows, trail, until
+from tests.house import INPUTS, House, body, free_port, obey, rows, running, trail, until
 
 from interlock.core.assignment import bucket
 from interlock.model.columns import to_lists
@@ -327,3 +328,26 @@ def test_environment_pins_a_parameter(champion: House) -> None:
         assert pinned == {"THRESHOLD": "INTERLOCK_PARAM__FLIGHT_DELAY__THRESHOLD"}
     finally:
         other.stop()
+
+
+def test_bodies_of_refused_requests_are_let_go(tmp_path: Path) -> None:
+    house = House(tmp_path / "house")
+    found = house.package()
+    house.approve(found)
+    revision = house.route({"champion": (found, 10_000)}).revision
+    gateway = house.gateway()
+
+    def resident() -> int:
+        return int(Path(f"/proc/{gateway.child.pid}/status").read_text().split("VmRSS:")[1].split()[0]) // 1024
+
+    with running(house.serve(found), gateway):
+        obey(house, revision)
+        bodies = (b"[" + b" " * (8 << 20), json.dumps(changed(distance={"data": ["x" * (8 << 20)]})).encode())
+        for content in bodies:
+            assert house.client.post(house.url + INFER, content=content).status_code == 400
+        before = resident()
+        for _ in range(20):
+            for content in bodies:
+                assert house.client.post(house.url + INFER, content=content).status_code == 400
+        assert resident() - before < 100, f"{before} MiB before, {resident()} MiB after 320 MiB of refused bodies"
+    house.close()

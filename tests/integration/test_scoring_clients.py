@@ -132,9 +132,7 @@ def test_rules_decide_before_the_model_is_asked(champion: House) -> None:
     far["inputs"][0]["data"][2] = 2e6
     answer, kept = ask(far)
     assert (answer.status_code, answer.json()["error"]) == (422, "beyond the map")
-    assert (kept.outcome, kept.rules, kept.rows, [len(one or []) for one in kept.inputs]) == (
-        "refused", ["far"], 0, [1] * len(INPUTS),
-    )  # fmt: skip
+    assert (kept.outcome, kept.rules, kept.rows) == ("refused", ["far"], 0)
     schema = next(one for one in trail(champion.project.journals) if getattr(one, "package_digest", "") == found)
     table = prediction_tables([(uuid7_text(), kept)], {found: schema})["predictions_flight_delay"]  # type: ignore[dict-item]
     assert table.num_rows == 1

@@ -108,7 +108,10 @@ class Plane:
             trail.deadline = self._loop.time() + min(endpoint.parameters.timeout_second, patience)
             await self._answer(endpoint, question, trail, reply, version)
         except InterlockError as error:
-            _settle(endpoint, trail, reply, error)
+            error.__cause__ = error.__context__ = None
+            _settle(
+                endpoint, trail, reply, error.with_traceback(None)
+            )  # whose frames hold the body, in a cycle with the reply
         except Exception:
             log.exception("unexpected error at endpoint %s", name)
             _settle(endpoint, trail, reply, PredictionFailed("internal error; the gateway's log says more"))
