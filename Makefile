@@ -28,7 +28,7 @@ check: .venv/.dev ## check format, lint, types and import contracts
 test-faults: .venv/.dev ## run the long tests: kills, full disks, hung peers
 	$(BIN)/pytest -m long
 
-bench: .venv/.dev ## run every benchmark, one after the other
+bench: .venv/.dev ## run every benchmark; needs wrk, and the first time 1.9 GB for the peers
 	@set -e; for script in bench/bench_*.py; do $(BIN)/python -m "bench.$$(basename "$$script" .py)"; done
 
 up: .venv/.all ## start the project in DIR (examples/flights unless told otherwise)
