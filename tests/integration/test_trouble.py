@@ -161,6 +161,10 @@ def test_a_version_that_does_not_start_leaves_the_old_one_serving(house: House) 
     off = house.route({"champion": (unborn, 10_000)}, parameters=Parameters(activate=False))
     until(lambda: status(house).revision == off.revision, what="the kill switch")
     assert codes(ask(house, 2)) == {503}
+    named = Parameters(active_model="challenger")
+    on = house.route({"champion": (unborn, 9_000), "challenger": (unborn, 1_000)}, parameters=named)
+    until(lambda: status(house).revision == on.revision, what="the way back")
+    assert {answer.headers["x-interlock-package-digest"] for answer in ask(house, 5)} == {first}
 
 
 def test_swaps_under_load_lose_no_request(house: House) -> None:

@@ -109,9 +109,11 @@ class Endpoint:
         """The arm that a rule sends a request to.
 
         Raises:
-            UnknownVersion: it is not live.
+            Unavailable: it is not in force yet.
         """
-        return self._open(self._find(name))
+        if name not in self.arms:
+            raise Unavailable(f"arm {name} of endpoint {self.route.endpoint}, which a rule names, is not there yet")
+        return self._open(self.arms[name])
 
     def _open(self, served: ServedArm) -> ServedArm:
         """The arm, or who answers in its place: the champion for a challenger, the one before for the champion.

@@ -17,7 +17,7 @@ import msgspec
 
 from interlock.core.assignment import BUCKETS, share
 from interlock.core.clock import Clock, iso
-from interlock.core.errors import InterlockError, NotFound, Refused, Tampered
+from interlock.core.errors import InterlockError, NotFound, Refused, Tampered, Usage
 from interlock.core.files import write_atomic
 from interlock.core.trust import TrustRoot, read_trust
 from interlock.gateway.arms import STANDBY, Endpoint, ServedArm, schema_of
@@ -147,14 +147,27 @@ class Endpoints:
     def _install(self, name: str, route: RouteDocument, digest: str, trust: TrustRoot) -> None:
         self._newest[name] = newest = self._built(route, digest, trust)
         current = self.by_name.get(name)
-        if current is not None and newest.parameters.activate and not newest.live:
-            before = current.route
-            route = replace(
-                route, arms=before.arms, standby=before.standby, shadows=before.shadows, experiment=before.experiment
-            )
-            newest = self._built(route, digest, trust)
-        self.by_name[name] = newest
+        waits = current is not None and not newest.live
+        self.by_name[name] = self._meanwhile(route, current.route, digest, trust) if current and waits else newest
         self._drop_unused()
+
+    def _meanwhile(self, route: RouteDocument, before: RouteDocument, digest: str, trust: TrustRoot) -> Endpoint:
+        """The newest revision with the arms before it, as long as its own do not answer.
+
+        What names arms or inputs that only the newest has (ACTIVE_MODEL, rules) stays as it was too: a kill switch in the
+        same document must never wait.
+        """
+        parameters = route.parameters
+        if parameters.active_model and parameters.active_model not in before.names():
+            parameters = replace(parameters, active_model=before.parameters.active_model)
+        merged = replace(
+            before, revision=route.revision, parameters=parameters, rules=route.rules, previous=route.previous,
+            author=route.author, reason=route.reason, time=route.time, allow_version_pin=route.allow_version_pin,
+        )  # fmt: skip
+        try:
+            return self._built(merged, digest, trust)
+        except Usage:
+            return self._built(replace(merged, rules=before.rules), digest, trust)
 
     def _built(self, route: RouteDocument, digest: str, trust: TrustRoot) -> Endpoint:
         arms = {arm.name: self._arm(route, arm, "serve", trust) for arm in route.arms}

@@ -108,19 +108,16 @@ class Plane:
             trail.deadline = self._loop.time() + min(endpoint.parameters.timeout_second, patience)
             await self._answer(endpoint, question, trail, reply, version)
         except InterlockError as error:
-            error.__cause__ = error.__context__ = None
-            _settle(
-                endpoint, trail, reply, error.with_traceback(None)
-            )  # whose frames hold the body, in a cycle with the reply
+            error.__cause__ = error.__context__ = error.__traceback__ = None  # whose frames hold the body, in a cycle
+            _settle(endpoint, reply, error)
         except Exception:
             log.exception("unexpected error at endpoint %s", name)
-            _settle(endpoint, trail, reply, PredictionFailed("internal error; the gateway's log says more"))
+            _settle(endpoint, reply, PredictionFailed("internal error; the gateway's log says more"))
         finally:
             endpoint.under_way -= 1
         latency = (time.perf_counter_ns() - began) // 1000
-        self.journal.append(
-            prediction(endpoint, reply, trail, seq, latency, reply.arm), reply.arm.schema if reply.arm else None
-        )
+        record = prediction(endpoint, reply, trail, seq, latency)
+        self.journal.append(record, reply.arm.schema if reply.arm else None)
         await self.journal.written()
         arm, version = (reply.arm.arm.name, str(reply.arm.arm.version)) if reply.arm else ("", "")
         self.metrics.count(name, reply.outcome, arm, version, latency)
@@ -135,8 +132,6 @@ class Plane:
         self._count_unseen(endpoint.route.endpoint, arm, trail.columns)
         if not parameters.activate:
             raise Deactivated(f"endpoint {endpoint.route.endpoint} is deactivated")
-        if arm.closed:
-            raise Unavailable(f"endpoint {endpoint.route.endpoint} has nobody who may answer: {arm.closed}")
         if endpoint.under_way > parameters.max_concurrency:
             raise Overloaded(f"more than {parameters.max_concurrency} requests are under way")
         rule = arm.rules.decide(trail.columns, rows, trail.unit_id, trail.event_time)
@@ -144,6 +139,8 @@ class Plane:
             arm = self._obey(rule, endpoint, question, trail, reply)
             if reply.answer is not None:
                 return
+        if arm.closed:
+            raise Unavailable(f"endpoint {endpoint.route.endpoint} has nobody who may answer: {arm.closed}")
         if endpoint.shadows:
             self.shadows.offer(endpoint, question, trail, reply)
         numbers = await self._ask(arm, rows, trail, parameters.retry)
@@ -218,7 +215,7 @@ def _identify(trail: Trail, question: Question, headers: Mapping[str, str]) -> N
         trail.request_id = question.id[:ID_LENGTH]
 
 
-def _settle(endpoint: Endpoint, trail: Trail, reply: Reply, error: InterlockError) -> None:
+def _settle(endpoint: Endpoint, reply: Reply, error: InterlockError) -> None:
     """The outcome of a request that has no answer of its own: the fixed fallback where there is one, else the error."""
     reply.reason = error.message
     if isinstance(error, InvalidRequest):

@@ -69,5 +69,5 @@ class Shadows:
         finally:
             self._under_way[key] -= rows
         latency = (time.perf_counter_ns() - began) // 1000
-        self._journal.append(prediction(endpoint, said, trail, 0, latency, shadow, "shadow"), shadow.schema)
+        self._journal.append(prediction(endpoint, said, trail, 0, latency, "shadow"), shadow.schema)
         self._metrics.count_shadow(endpoint.route.endpoint, shadow.arm.name, said.outcome)

@@ -51,16 +51,10 @@ class Trail(msgspec.Struct):
 
 
 def prediction(
-    endpoint: Endpoint,
-    reply: Reply,
-    trail: Trail,
-    seq: int,
-    latency_us: int,
-    arm: ServedArm | None,
-    role: Role = "live",
+    endpoint: Endpoint, reply: Reply, trail: Trail, seq: int, latency_us: int, role: Role = "live"
 ) -> Prediction:
     """The record of a request: what came, who answered, and what."""
-    route = endpoint.route
+    route, arm = endpoint.route, reply.arm
     outside = not trail.chance or trail.unit_source != "client"
     outputs = list(reply.answer.outputs.values()) if reply.answer else []
     packed = trail.packed

@@ -123,6 +123,10 @@ class RouteDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         there = ", ".join(arm.name for arm in self.arms) or "none"
         raise NotFound(f"endpoint {self.endpoint} has no arm {name} (there: {there})")
 
+    def names(self) -> set[str]:
+        """What ACTIVE_MODEL may say: an arm, or the version of one."""
+        return {name for arm in self.arms for name in (arm.name, str(arm.version), f"{arm.model}:{arm.version}")}
+
     def replicas(self) -> dict[str, str]:
         """Every replica that must live and may answer clients, with its package digest; the standby's too."""
         standby = (self.standby,) if self.standby else ()

@@ -166,7 +166,7 @@ class Rollout:
                     )
             digest = route.arm(CHAMPION).package_digest
             parameters = changed_parameters(route.parameters, changes)
-            check_parameters(parameters, self._signature(digest), _names(route))
+            check_parameters(parameters, self._signature(digest), route.names())
             return replace(route, parameters=parameters)
 
         return self._step("params", endpoint, reason, change)
@@ -254,7 +254,7 @@ class Rollout:
             after = replace(after, experiment=replace(experiment, phase=experiment.phase + 1))
         if after.standby != before.standby and after.standby and not self._approved(after.standby.package_digest):
             after = replace(after, standby=None)
-        if after.parameters.active_model and after.parameters.active_model not in _names(after):
+        if after.parameters.active_model and after.parameters.active_model not in after.names():
             raise Conflict(
                 f"ACTIVE_MODEL sends all traffic to {after.parameters.active_model}, which would be gone",
                 next=f"interlock params {after.endpoint} ACTIVE_MODEL=",
@@ -292,11 +292,6 @@ class Rollout:
         except NotApproved:
             return False
         return True
-
-
-def _names(route: RouteDocument) -> set[str]:
-    """What ACTIVE_MODEL may say: an arm, or the version of one."""
-    return {name for arm in route.arms for name in (arm.name, str(arm.version), f"{arm.model}:{arm.version}")}
 
 
 def _content(route: RouteDocument) -> RouteDocument:
