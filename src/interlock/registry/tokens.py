@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from interlock.core.clock import Clock, iso, parse_time
-from interlock.core.errors import Tampered, Unauthenticated
+from interlock.core.errors import NotApproved, Tampered, Unauthenticated
 from interlock.core.hashing import sha256_hex
 from interlock.core.ids import uuid7
 from interlock.core.signing import PrivateKey, seal
@@ -69,22 +69,24 @@ def seal_tokens(tokens: TokenList, key: PrivateKey) -> bytes:
     return seal(tokens, TOKENS_TYPE, key)
 
 
-def read_tokens(path: Path, trust: TrustRoot) -> TokenList:
-    """The verified list; an empty one where there is no file.
+def read_tokens(path: Path, trust: TrustRoot, *, past: bool = False) -> TokenList:
+    """The verified list; an empty one where there is no file. `past`: who signed it may have lost their key since then.
 
     Raises:
         Tampered: altered, or of an unknown form.
-        NotApproved: not signed by an operator.
+        NotApproved: not signed by an operator, or with a key that is revoked for that time.
     """
     if not path.exists():
         return TokenList()
-    payload, _ = trust.unseal(path.read_bytes(), TOKENS_TYPE, ("operator",), path.name)
+    payload, key = trust.unseal(path.read_bytes(), TOKENS_TYPE, ("operator",), path.name)
     try:
         found = msgspec.convert(payload, TokenList)
     except msgspec.ValidationError as error:
         raise Tampered(f"{path.name}: {error}") from error
     if found.format != 1:
         raise Tampered(f"{path.name} has the unknown format {found.format}")
+    if not past and not key.valid_at(parse_time(found.time)):
+        raise NotApproved(f"{path.name}: the key of {key.name} was not valid on {found.time}")
     return found
 
 
@@ -100,6 +102,7 @@ class Access:
         self._loopback = loopback
         self._anonymous = frozenset(anonymous)
         self._stamp: object = None
+        self._revision = 0
         self._tokens: dict[str, Token] = {}
 
     def refresh(self) -> None:
@@ -110,9 +113,16 @@ class Access:
         """
         stats = [path.stat() for path in (self._path, self._trust[0]) if path.exists()]
         stamp = [(stat.st_mtime_ns, stat.st_ino) for stat in stats]
-        if stamp != self._stamp:
-            self._stamp = stamp
-            self._tokens = {token.id: token for token in read_tokens(self._path, read_trust(*self._trust)).tokens}
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        found = read_tokens(self._path, read_trust(*self._trust))
+        if found.revision < self._revision:
+            raise Tampered(
+                f"{self._path.name} revision {found.revision} is older than {self._revision}, which was in force"
+            )
+        self._revision = found.revision
+        self._tokens = {token.id: token for token in found.tokens}
 
     def require(self, endpoint: str, use: Use, headers: Mapping[str, str]) -> None:
         """Let a request through.

@@ -69,7 +69,7 @@ class Tokens:
         key = prove(self._actor, trust, self._keys, self._clock)
         path = self._project.state / FILE
         with locked(self._project.locks / "tokens"):
-            before = read_tokens(path, trust)
+            before = read_tokens(path, trust, past=True)
             after = TokenList(1, before.revision + 1, iso(self._clock.now()), change(before.tokens))
             write_atomic(path, seal_tokens(after, key))
         said = {"name": about.name, "endpoints": about.endpoints, "uses": about.uses, "expires_at": about.expires_at}
@@ -78,4 +78,4 @@ class Tokens:
 
 def all_tokens(project: Project) -> tuple[Token, ...]:
     """Every key that was ever made, the oldest first; their hashes, never the keys."""
-    return read_tokens(project.state / FILE, trust_of(project)).tokens
+    return read_tokens(project.state / FILE, trust_of(project), past=True).tokens
