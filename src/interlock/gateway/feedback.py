@@ -30,13 +30,7 @@ def read_feedback(endpoint: str, body: bytes) -> tuple[int, Feedbacks]:
     Raises:
         InvalidRequest: names the item and what is wrong with it; nothing of the body is kept.
     """
-    oip.check_depth(body)
-    try:
-        given = _decode(body)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"not feedback: {error}") from error
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+    given = oip.read_json(_decode, body, "feedback")
     items = given if isinstance(given, list) else [given]
     received = now_us()
     records = []

@@ -7,7 +7,8 @@ Source: https://github.com/kserve/open-inference-protocol (inference_rest.md).
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,6 +21,7 @@ from interlock.model.signature import Signature
 
 DEPTH = 64
 _FLOATS = {float}
+T = TypeVar("T")
 SERVER: dict[str, Any] = {"name": "interlock", "version": __version__, "extensions": ["binary_tensor_data"]}
 """Server metadata as the protocol wants it."""
 Scalar = str | int | float | bool | None
@@ -80,11 +82,20 @@ def decode(body: bytes) -> InferRequest:
     Raises:
         InvalidRequest: no JSON, NaN or infinity tokens, nested deeper than 64, or not of the protocol's form.
     """
+    return read_json(_decode, body, "an Open Inference Protocol request")
+
+
+def read_json(read: Callable[[bytes], T], body: bytes, what: str) -> T:
+    """A body read by a typed decoder; `what` it should be.
+
+    Raises:
+        InvalidRequest: no JSON, NaN or infinity tokens, nested deeper than 64, or of another form.
+    """
     check_depth(body)
     try:
-        return _decode(body)
+        return read(body)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"not an Open Inference Protocol request: {error}") from error
+        raise InvalidRequest(f"not {what}: {error}") from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
 

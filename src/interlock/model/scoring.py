@@ -91,13 +91,7 @@ class JsonQuestion(ScoringQuestion):
     """`dataframe_split`, `dataframe_records`, `instances` or `inputs`."""
 
     def __init__(self, body: bytes) -> None:
-        oip.check_depth(body)
-        try:
-            scoring = _decode(body)
-        except msgspec.ValidationError as error:
-            raise InvalidRequest(f"not a scoring request: {error}") from error
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+        scoring = oip.read_json(_decode, body, "a scoring request")
         given = [form for form in _FORMS if getattr(scoring, form) is not None]
         if len(given) != 1:
             raise InvalidRequest(f"expected exactly one of {', '.join(_FORMS)}, got {', '.join(given) or 'none'}")
