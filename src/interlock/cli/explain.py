@@ -55,6 +55,7 @@ def explain(prediction: str, /, *, session: Session) -> Reply:
     document = {
         **{name: value for name, value in first.items() if not name.startswith(("in_", "out_")) and name != "row"},
         "rows": [_row(row, labels) for row in rows if row["role"] == first["role"]],
+        "shadows": [_shadow(row) for row in rows if row["role"] == "shadow"],
         **_release(project, first),
     }
     return Reply(
@@ -98,6 +99,12 @@ def _endpoints(project: Project, warehouse: Warehouse) -> list[str]:
     there = {one.name for one in warehouse.tables()}
     names = [snake(name) for name in RouteStore(project.routes).endpoints()]
     return [name for name in names if f"interlock.predictions_{name}" in there]
+
+
+def _shadow(row: dict[str, Any]) -> dict[str, Any]:
+    """What a shadow said to the same row."""
+    outputs = {name[4:]: value for name, value in row.items() if name.startswith("out_")}
+    return {"arm": row["arm"], "version": row["version"], "row": row["row"], "outcome": row["outcome"], **outputs}
 
 
 def _row(row: dict[str, Any], labels: list[dict[str, Any]]) -> dict[str, Any]:
@@ -180,7 +187,11 @@ def _text(told: dict[str, Any]) -> list[Part]:
         f"experiment  {experiment}, phase {told['phase']}",
         f"route       revision {route['revision']} by {route['author']}, {route['time']} {route['reason']}".rstrip(),
         f"parameters  {changed}",
+        *([f"rules       {', '.join(told['rules'])} decided"] if told["rules"] else []),
+        *([f"trace       {told['traceparent']}"] if told.get("traceparent") else []),
     ]
+    if told["shadows"]:
+        parts += ["", Columns(told["shadows"], tuple(told["shadows"][0])), ""]
     if lineage is not None:
         parts += [
             f"version     {told['model']}:{told['version']}  {told['label']}",
