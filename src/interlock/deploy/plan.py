@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from interlock.core.errors import InterlockError
+from interlock.core.errors import Corrupt, InterlockError
 from interlock.core.project import Project
 from interlock.core.settings import ServeSettings
 from interlock.core.trust import read_trust
@@ -34,13 +34,16 @@ def replicas(project: Project) -> tuple[list[ProcessSpec], dict[str, str]]:
 
     Those that a gateway still asks go on too, until it has swapped them for the newest revision's.
     """
-    store, refused = RouteStore(project.routes), {}
+    store, refused = RouteStore(project.routes), dict[str, str]()
     serving: dict[str, str] = {}
     shadows: dict[str, str] = {}
     fingerprint = project.root_fingerprint()
-    for status in read_live(project.gateways):
-        for endpoint in status.endpoints.values():
-            serving |= endpoint.replicas
+    try:
+        for status in read_live(project.gateways):
+            for endpoint in status.endpoints.values():
+                serving |= endpoint.replicas
+    except Corrupt as error:  # what runs goes on; the file is written again with the next acknowledgement
+        refused["gateways"] = error.message
     for name in store.endpoints():
         try:
             route = store.read(name, read_trust(project.trust, fingerprint))
