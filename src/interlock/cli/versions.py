@@ -15,7 +15,7 @@ from interlock.model.manifest import Runtime
 from interlock.registry import evaluations
 from interlock.registry.approvals import Approval, read_decisions
 from interlock.registry.packages import PackageStore
-from interlock.registry.routes import RouteStore
+from interlock.registry.routes import Arm, RouteStore, Shadow
 from interlock.registry.versions import Version, Versions
 from interlock.release.users import trust_of
 from interlock.store.database import Database
@@ -107,10 +107,9 @@ def serving(project: Project, trust: TrustRoot) -> dict[str, list[str]]:
     routes, found = RouteStore(project.routes), dict[str, list[str]]()
     for endpoint in routes.endpoints():
         route = routes.read(endpoint, trust, past=True)
-        for name, digest in [(one.name, one.package_digest) for one in route.arms] + [
-            (one.name, one.package_digest) for one in route.shadows
-        ]:
-            found.setdefault(digest, []).append(f"{endpoint}/{name}")
+        served: list[Arm | Shadow] = [*route.arms, *route.shadows]
+        for one in served:
+            found.setdefault(one.package_digest, []).append(f"{endpoint}/{one.name}")
     return found
 
 

@@ -9,7 +9,7 @@ import msgspec
 from interlock.core.errors import Unavailable
 from interlock.core.project import Project
 from interlock.registry.gateways import GatewayStatus, read_live
-from interlock.registry.routes import RouteDocument
+from interlock.registry.routes import Arm, RouteDocument, Shadow
 
 POLL_SECONDS = 0.05
 
@@ -31,10 +31,8 @@ def wait_until_obeyed(
         if not reasons:
             return live
         if time.monotonic() >= end:
-            replicas = {one.name: one.replicas for one in route.arms} | {
-                one.name: one.replicas for one in route.shadows
-            }
-            servers = replicas.get(arm, ())
+            served: list[Arm | Shadow] = [*route.arms, *route.shadows]
+            servers = next((one.replicas for one in served if one.name == arm), ())
             said = next((last for name in servers if (last := _last_word(project, name))), "")
             raise Unavailable(
                 f"{route.endpoint} revision {route.revision} is signed, but {reasons[0]}{said}",
