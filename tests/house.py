@@ -9,6 +9,7 @@ import contextlib
 import functools
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -116,8 +117,9 @@ class House:
         return httpx.Client(timeout=30)
 
     def close(self) -> None:
-        """Let go of the client."""
+        """Let go of the client and of the sockets' folder."""
         self.client.close()
+        shutil.rmtree(self.project.sockets, ignore_errors=True)
 
     def write_trust(self) -> None:
         """Sign the trust root."""
