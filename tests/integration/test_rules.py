@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from tests.insight import E, Insight
 
 from interlock import cli
 from interlock.core import signing
 from interlock.core.files import write_atomic
+from interlock.registry.packages import PackageStore
 from interlock.registry.routes import Parameters, RouteStore, Rule
 from interlock.release import audit, rules, trial
 from interlock.release.users import trust_of
@@ -175,3 +177,14 @@ def test_rules_are_tried_on_the_log(
     said = capsys.readouterr().out
     for words in ("new never held", "farther is shadowed: far holds wherever it does", "changed 0 of 202 answers"):
         assert words in said
+
+
+def test_a_way_back_drops_the_rules_that_do_not_fit(house: Insight) -> None:
+    route = RouteStore(house.project.routes).read(E, trust_of(house.project))
+    fits, gone = (
+        Rule("fits", "input.distance > 2000.0", "refuse", "far"),
+        Rule("gone", "input.gone > 1.0", "refuse", "x"),
+    )
+    away = Rule("away", "true", "use", arm="nobody")
+    packages = PackageStore(house.project.packages)
+    assert rules.without_misfits(msgspec.structs.replace(route, rules=(gone, fits, away)), packages).rules == (fits,)

@@ -122,12 +122,21 @@ def test_what_cannot_be_evaluated_does_not_hold_and_is_counted() -> None:
         Rule("odd", "10 / input.stops > 1", "use", arm="challenger"),
         Rule("all", "true", "fallback"),
     )
-    compiled = compile_rules(rules, SIGNATURE)
+    compiled = compile_rules(rules, SIGNATURE, strict=True)
     assert compiled.decide([[1.0], [NAN], [0], ["UA"], [NOON], [True]], 1, "N17", NOON) == rules[2]
     assert compiled.errors == {"warm": 1, "odd": 1, "all": 0}
     assert compiled.decide([[1.0] * 2, [NAN, 4.0], [0] * 2, ["UA"] * 2, [NOON] * 2, [True] * 2], 2, "", 0) == rules[0]
     assert compiled.errors == {"warm": 2, "odd": 2, "all": 0}
-    assert compile_rules((), SIGNATURE).decide([], 1, "N17", NOON) is None
+    assert compile_rules((), SIGNATURE, strict=True).decide([], 1, "N17", NOON) is None
+
+
+def test_a_version_that_lacks_an_input_obeys_the_other_rules() -> None:
+    rules = (Rule("new", "input.humidity > 3.0", "refuse", "damp"), Rule("all", "true", "fallback"))
+    with pytest.raises(Usage, match="humidity"):
+        compile_rules(rules, SIGNATURE, strict=True)
+    kept = compile_rules(rules, SIGNATURE, strict=False)
+    assert kept.decide([[1.0], [1.0], [0], ["UA"], [NOON], [True]], 1, "N17", NOON) == rules[1]
+    assert kept.errors == {"all": 0}
 
 
 @pytest.mark.parametrize(("us", "late"), [(-(2**63) + 1, False), (2**63 - 1, True)])
@@ -140,7 +149,7 @@ def test_a_gateway_without_rules_pays_nothing_and_one_with_rules_no_command_line
     code = (
         "import sys; from interlock.gateway.rules import compile_rules; from interlock.registry.routes import Rule;"
         "from interlock.model.signature import Signature; s = Signature('regression', ());"
-        "compile_rules((), s).decide([], 1, '', 0); print('cel.cel' in sys.modules);"
+        "compile_rules((), s, strict=True).decide([], 1, '', 0); print('cel.cel' in sys.modules);"
         "compile_rules((Rule('a', 'true', 'fallback'),), s); print('typer' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -192,6 +192,7 @@ def _settled(session: Flags, rollout: Rollout, outcome: Outcome, *, no_wait: boo
             Columns(rows, ("arm", "version", "label", "percent", "replicas")),
             *([f"stands by: {route.standby.model}:{route.standby.version}"] if route.standby else []),
             *(f"{one.name}: {one.model}:{one.version}, asked everything, answers nobody" for one in route.shadows),
+            *(f"rule {one.name} is gone: it does not fit" for one in outcome.before.rules if one not in route.rules),
             _obeyed(outcome, gateways, no_wait=no_wait),
         ),
         "\n".join(ask),

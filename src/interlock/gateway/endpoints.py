@@ -17,7 +17,7 @@ import msgspec
 
 from interlock.core.assignment import BUCKETS, share
 from interlock.core.clock import Clock, iso
-from interlock.core.errors import InterlockError, NotFound, Refused, Tampered, Usage
+from interlock.core.errors import InterlockError, NotFound, Refused, Tampered
 from interlock.core.files import write_atomic
 from interlock.core.trust import TrustRoot, read_trust
 from interlock.gateway.arms import STANDBY, Endpoint, ServedArm, schema_of
@@ -154,8 +154,8 @@ class Endpoints:
     def _meanwhile(self, route: RouteDocument, before: RouteDocument, digest: str, trust: TrustRoot) -> Endpoint:
         """The newest revision with the arms before it, as long as its own do not answer.
 
-        What names arms or inputs that only the newest has (ACTIVE_MODEL, rules) stays as it was too: a kill switch in the
-        same document must never wait.
+        ACTIVE_MODEL stays as it was where it names an arm that only the newest has, and rules about inputs that only the
+        newest has are left out: a kill switch in the same document must never wait.
         """
         parameters = route.parameters
         if parameters.active_model and parameters.active_model not in before.names():
@@ -164,20 +164,19 @@ class Endpoints:
             before, revision=route.revision, parameters=parameters, rules=route.rules, previous=route.previous,
             author=route.author, reason=route.reason, time=route.time, allow_version_pin=route.allow_version_pin,
         )  # fmt: skip
-        try:
-            return self._built(merged, digest, trust)
-        except Usage:
-            return self._built(replace(merged, rules=before.rules), digest, trust)
+        return self._built(merged, digest, trust, strict=False)
 
-    def _built(self, route: RouteDocument, digest: str, trust: TrustRoot) -> Endpoint:
-        arms = {arm.name: self._arm(route, arm, "serve", trust) for arm in route.arms}
+    def _built(self, route: RouteDocument, digest: str, trust: TrustRoot, *, strict: bool = True) -> Endpoint:
+        """`strict`: the arms are the document's own, and not those before."""
+        arms = {arm.name: self._arm(route, arm, "serve", trust, strict=strict) for arm in route.arms}
         if route.standby is not None:
-            arms[STANDBY] = self._arm(route, _as_arm(route.standby, STANDBY), "serve", trust, known=True)
-        shadows = (self._arm(route, _as_arm(one, one.name), "shadow", trust) for one in route.shadows)
+            arms[STANDBY] = self._arm(route, _as_arm(route.standby, STANDBY), "serve", trust, strict=False)
+        alone = replace(route, rules=())  # a shadow is asked what the live arm is asked, whatever it knows
+        shadows = (self._arm(alone, _as_arm(one, one.name), "shadow", trust, strict=strict) for one in route.shadows)
         return Endpoint(route, digest, arms, tuple(shadows), pins(route.endpoint, self._environment))
 
-    def _arm(self, route: RouteDocument, arm: Arm, scope: Scope, trust: TrustRoot, *, known: bool = False) -> ServedArm:
-        """Verified. One that is served already, or stands by, is closed when it may not serve; a new one is refused."""
+    def _arm(self, route: RouteDocument, arm: Arm, scope: Scope, trust: TrustRoot, *, strict: bool) -> ServedArm:
+        """Verified. What may not serve is refused if it is new and `strict`, else closed."""
         manifest = read_manifest(self._packages.find(arm.package_digest), arm.package_digest)
         self_approved, closed = False, ""
         try:
@@ -187,7 +186,7 @@ class Endpoints:
             )
             self_approved = approval.predicate.self_approved
         except Refused as error:
-            if not known and arm.package_digest not in self._packages_of(route.endpoint):
+            if strict and arm.package_digest not in self._packages_of(route.endpoint):
                 raise
             closed = error.message
         signature = manifest.signature
@@ -201,7 +200,7 @@ class Endpoints:
             known=tuple(
                 (i, one.name, frozenset(one.categories)) for i, one in enumerate(signature.inputs) if one.categories
             ),
-            rules=compile_rules(route.rules, signature),
+            rules=compile_rules(route.rules, signature, strict=strict),
             closed=closed,
         )
 

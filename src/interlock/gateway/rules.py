@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from interlock.core.errors import Usage
 from interlock.model.columns import Column
 from interlock.model.conditions import Conditions
 from interlock.model.signature import Signature
@@ -28,10 +29,22 @@ class Rules:
         return {rule.name: failed for rule, failed in zip(self._rules, self._conditions.failed, strict=True)}
 
 
-def compile_rules(rules: tuple[Rule, ...], signature: Signature) -> Rules:
+def compile_rules(rules: tuple[Rule, ...], signature: Signature, *, strict: bool) -> Rules:
     """The rules of a route document for an arm with that signature.
 
+    `strict`: for the document's own arms, which `release` has held the rules against; else (the stand-by, arms before) those
+    that do not fit are left out, because they speak of inputs that this version does not know.
+
     Raises:
-        Usage: one does not fit it; a route that was written by `release` has none of those.
+        Usage: one does not fit, and `strict`.
     """
-    return Rules(rules, Conditions([rule.when for rule in rules], signature))
+    kept = rules if strict else tuple(rule for rule in rules if _fits(rule, signature))
+    return Rules(kept, Conditions([rule.when for rule in kept], signature))
+
+
+def _fits(rule: Rule, signature: Signature) -> bool:
+    try:
+        Conditions([rule.when], signature)
+    except Usage:
+        return False
+    return True

@@ -135,12 +135,12 @@ class Rollout:
         return self._step("promote", endpoint, reason, change)
 
     def roll_back(self, endpoint: str, reason: str = "") -> Outcome:
-        """Exchange the champion and the one before it."""
+        """Exchange the champion and the one before it. Rules that do not fit that one go, for a way back is always open."""
 
         def change(route: RouteDocument) -> RouteDocument:
             back = arms.roll_back(route)
             self._check_all_approved(back)
-            return back
+            return rules.without_misfits(back, self._packages)
 
         return self._step("rollback", endpoint, reason, change)
 

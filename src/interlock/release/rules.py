@@ -100,6 +100,19 @@ def check_rules(route: RouteDocument, packages: PackageStore) -> None:
             raise Conflict(error.message, next=f"interlock rules {route.endpoint} remove {rule.name}") from None
 
 
+def without_misfits(route: RouteDocument, packages: PackageStore) -> RouteDocument:
+    """The route without the rules that do not fit what it has become."""
+
+    def fits(rule: Rule) -> bool:
+        try:
+            check_rule(rule, route, packages)
+        except Usage:
+            return False
+        return True
+
+    return replace(route, rules=tuple(rule for rule in route.rules if fits(rule)))
+
+
 def check_time(rule: Rule, route: RouteDocument, packages: PackageStore) -> None:
     """Ask a rule about the golden rows of every arm, and its patterns alone, which a row may skip.
 
