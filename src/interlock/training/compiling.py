@@ -90,18 +90,25 @@ def plan_and_checkpoint(model: Any, columns: list[str]) -> tuple[Plan, bytes]:
         import treelite
     except ModuleNotFoundError as error:
         raise Unsupported('treelite is not installed (pip install "interlock[trees]")') from error
-    plan = Plan(list(range(len(columns))), {}, [])
+    plan, trees = Plan(list(range(len(columns))), {}, []), model
+    if package == "sklearn":
+        *before, trees = [one for _, one in model.steps] if hasattr(model, "steps") else [model]
+        plan = _planned(before, plan)
+        plan.steps.extend(_compared(trees))
     try:
         if package == "sklearn":
-            *before, trees = [one for _, one in model.steps] if hasattr(model, "steps") else [model]
-            plan = _planned(before, plan)
-            plan.steps.extend(_compared(trees))
             found = treelite.sklearn.import_model(trees)
         elif package == "xgboost":
             found = treelite.frontend.from_xgboost(model)
         else:
             found = treelite.frontend.from_lightgbm(model)
-    except (treelite.TreeliteError, NotImplementedError, AssertionError, TypeError, ValueError) as error:
+    except (
+        treelite.TreeliteError,
+        NotImplementedError,
+        AssertionError,
+        TypeError,
+        ValueError,
+    ) as error:  # all are its own
         raise Unsupported(f"treelite does not take the {type(model).__name__}: {error}") from error
     width = treelite.gtil.predict(found, np.zeros((1, len(plan.columns))), nthread=1).size
     softmax = found.get_header_accessor().get_field("postprocessor") == "softmax"

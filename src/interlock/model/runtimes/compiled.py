@@ -30,6 +30,9 @@ NAN = float("nan")
 """The one key that finds NaN in a dict."""
 
 
+Kind = Literal["subtract", "divide", "fill", "single", "known"]
+
+
 class Codes(msgspec.Struct, frozen=True):
     """Texts of a column as numbers, and the numbers of any other text, of None and of NaN; a number None = NaN."""
 
@@ -45,7 +48,7 @@ class Step(msgspec.Struct, frozen=True):
     `single`: numbers as scikit-learn's own trees compare them, in 32 bits and not infinite; `known`: NaN is refused.
     """
 
-    kind: Literal["subtract", "divide", "fill", "single", "known"]
+    kind: Kind
     values: list[float] = []
 
 
@@ -67,6 +70,7 @@ class Trees:
 
     def __init__(self, plan: Plan, checkpoint: bytes) -> None:
         self.plan = plan
+        self.steps = [(step.kind, np.array(step.values)) for step in plan.steps]
         self.tables = {at: {**one.known, None: one.none, NAN: one.nan} for at, one in plan.codes.items()}
         found = importlib.util.find_spec("treelite")
         if found is None or found.origin is None:
@@ -87,8 +91,8 @@ class Trees:
         """Numbers [rows, width] of model columns."""
         plan = self.plan
         x = matrix([self._coded(at, columns[at]) if at in self.tables else columns[at] for at in plan.columns])
-        for step in plan.steps:
-            x = _done(step, x)
+        for kind, values in self.steps:
+            x = _done(kind, values, x)
         x = np.ascontiguousarray(x, plan.dtype)
         found = np.empty((len(x), plan.width), plan.dtype)
         rows, given, out = ctypes.c_uint64(len(x)), ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(found.ctypes.data)
@@ -107,17 +111,17 @@ class Trees:
             raise ValueError(self.library.TreeliteGetLastError().decode(errors="replace"))
 
 
-def _done(step: Step, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    if step.kind == "subtract":
-        return x - step.values
-    if step.kind == "divide":
-        return x / step.values
-    if step.kind == "fill":
-        return np.where(np.isnan(x), step.values, x)
-    if step.kind == "single":
+def _done(kind: Kind, values: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    if kind == "subtract":
+        return x - values
+    if kind == "divide":
+        return x / values
+    if kind == "fill":
+        return np.where(np.isnan(x), values, x)
+    if kind == "single":
         with np.errstate(over="ignore"):
             x = x.astype(np.float32).astype(np.float64)
-    if (np.isinf(x) if step.kind == "single" else np.isnan(x)).any():
+    if (np.isinf(x) if kind == "single" else np.isnan(x)).any():
         raise ValueError("a model column is infinite, too large for 32 bits, or missing")
     return x
 
