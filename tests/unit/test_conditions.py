@@ -150,7 +150,7 @@ def test_a_gateway_without_rules_pays_nothing_and_one_with_rules_no_command_line
         "import sys; from interlock.gateway.rules import compile_rules; from interlock.registry.routes import Rule;"
         "from interlock.model.signature import Signature; s = Signature('regression', ());"
         "compile_rules((), s, strict=True).decide([], 1, '', 0); print('cel.cel' in sys.modules);"
-        "compile_rules((Rule('a', 'true', 'fallback'),), s); print('typer' in sys.modules)"
+        "compile_rules((Rule('a', 'true', 'fallback'),), s, strict=True); print('typer' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
