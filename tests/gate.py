@@ -22,6 +22,7 @@ from interlock.model.package import read_manifest
 from interlock.registry import evaluations, gateways
 from interlock.registry.packages import PackageStore
 from interlock.registry.versions import Versions
+from interlock.release import audit
 from interlock.release.keys import Keys
 from interlock.release.review import Decision, decide
 from interlock.release.rollout import Rollout
@@ -94,3 +95,9 @@ class Gate:
         status = gateways.EndpointStatus(revision, "", None, dict.fromkeys(arms, 1), pinned or {})
         made = gateways.GatewayStatus(slot, os.getpid(), "gateway", "now", {"flight-delay": status})
         gateways.write(self.project.gateways, made)
+
+
+def refusals(gate: Gate) -> list[tuple[str, str, str | None]]:
+    """Who was refused what, from the trail."""
+    found = [entry for entry in audit.entries(gate.database) if entry.action == "refused"]
+    return [(entry.actor, entry.subject, entry.after) for entry in found]

@@ -7,32 +7,17 @@ import json
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.commands import Commands
-from tests.gate import Gate, build
+from tests.gate import Gate
 from tests.house import Process, free_port, running
 
 from interlock.registry.packages import package_hex
 from interlock.registry.routes import replica_name
 
 E = "flight-delay"
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("template")
-    build(folder)
-    return folder
-
-
-@pytest.fixture
-def gate(template: Path, tmp_path: Path) -> Iterator[Gate]:
-    gate = Gate(template, tmp_path)
-    yield gate
-    gate.database.close()
 
 
 @pytest.fixture
