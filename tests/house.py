@@ -34,7 +34,7 @@ from interlock.model.manifest import Author, Lineage, Manifest, Runtime, SplitRe
 from interlock.model.predictor import Predictor
 from interlock.model.signature import Input, Signature
 from interlock.predlog.journal import SegmentReader, segments
-from interlock.registry import approvals
+from interlock.registry import approvals, gateways
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import Arm, ExperimentRef, Parameters, RouteDocument, RouteStore, replica_name
 
@@ -287,9 +287,9 @@ def obey(house: House, revision: int) -> None:
     """Wait until the gateway obeys a revision and all its arms are live."""
 
     def obeyed() -> bool:
-        text = house.client.get(f"{house.url}/metrics").text
-        at = f'interlock_route_revision{{endpoint="flight-delay"}} {revision}\n' in text
-        return at and house.client.get(f"{house.url}/v2/models/flight-delay/ready").status_code == 200
+        live = [one.endpoints.get("flight-delay") for one in gateways.read_live(house.project.gateways)]
+        in_force = bool(live) and all(one and one.revision == revision and one.error is None for one in live)
+        return in_force and house.client.get(f"{house.url}/v2/models/flight-delay/ready").status_code == 200
 
     until(obeyed, what=f"revision {revision}")
 
