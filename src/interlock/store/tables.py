@@ -36,6 +36,19 @@ evaluations = Table(
     Column("report", Text, nullable=False),
 )
 
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("digest", Text, nullable=False, unique=True),
+    Column("package_digest", Text, nullable=False, index=True),
+    Column("against_digest", Text),
+    Column("created_at", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("document", Text, nullable=False),
+)
+
 runs = Table(
     "runs",
     metadata,

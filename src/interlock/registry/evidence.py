@@ -1,0 +1,83 @@
+"""Evidence beside the evaluation: canonical documents under their digests, which an approval names. Kept for ever."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from sqlalchemy import Connection, insert, select
+
+from interlock.core.errors import NotFound, Tampered
+from interlock.core.hashing import digest
+from interlock.core.ids import uuid7_text
+from interlock.store.database import Database
+from interlock.store.tables import evidence
+
+Kind = Literal["diff", "loadtest", "skew", "standard"]
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """A stored document; `document` is canonical JSON, whose form its kind decides."""
+
+    id: str
+    kind: Kind
+    digest: str
+    package_digest: str
+    against_digest: str | None
+    """The other package, where two are compared."""
+    created_at: str
+    created_by: str
+    document: str
+
+
+def store(
+    connection: Connection,
+    kind: Kind,
+    document: bytes,
+    package_digest: str,
+    against_digest: str | None,
+    created_at: str,
+    created_by: str,
+) -> str:
+    """Keep a document in the caller's write transaction; its digest. The same document twice is one."""
+    found = digest(document)
+    if connection.execute(select(evidence.c.id).where(evidence.c.digest == found)).first() is None:
+        row = Evidence(
+            uuid7_text(), kind, found, package_digest, against_digest, created_at, created_by, document.decode()
+        )
+        connection.execute(insert(evidence).values(msgspec.structs.asdict(row)))
+    return found
+
+
+def read(database: Database, document_digest: str) -> Evidence:
+    """The document with that digest.
+
+    Raises:
+        NotFound: there is none.
+        Tampered: the database holds other bytes under it.
+    """
+    with database.read() as connection:
+        row = connection.execute(select(evidence).where(evidence.c.digest == document_digest)).first()
+    if row is None:
+        raise NotFound(f"no evidence {document_digest}")
+    return _checked(Evidence(**row._mapping))
+
+
+def latest(database: Database, kind: Kind, package_digest: str, against_digest: str | None = None) -> Evidence | None:
+    """The newest document of a kind about a package (`against_digest`: beside that other one); None = there is none.
+
+    Raises:
+        Tampered: the database holds other bytes under its digest.
+    """
+    query = select(evidence).where(evidence.c.kind == kind, evidence.c.package_digest == package_digest)
+    if against_digest is not None:
+        query = query.where(evidence.c.against_digest == against_digest)
+    with database.read() as connection:
+        row = connection.execute(query.order_by(evidence.c.id.desc()).limit(1)).first()
+    return None if row is None else _checked(Evidence(**row._mapping))
+
+
+def _checked(found: Evidence) -> Evidence:
+    if digest(found.document.encode()) != found.digest:
+        raise Tampered(f"evidence {found.digest} was altered in the database", next="restore control.db from a backup")
+    return found
