@@ -29,7 +29,7 @@ from interlock.core.lifeline import Child
 from interlock.core.project import Project
 from interlock.core.settings import Mode
 from interlock.model import features, oip, package, profile
-from interlock.model.columns import Array, pack, to_lists, unpack
+from interlock.model.columns import Array, Columns, pack, to_lists, unpack
 from interlock.model.manifest import Author, Lineage, Manifest, Runtime, SplitRecord
 from interlock.model.predictor import Predictor
 from interlock.model.signature import Input, Signature
@@ -166,9 +166,9 @@ class House:
         files = {**stored.files, features.FILE: source, "requirements.txt": b""}
         golden = [column[:16] for column in raw]
         predictor = Predictor(package.Package(Path(), "", manifest, files))
-        scores = predictor.predict(unpack(INPUTS, pack(INPUTS, to_lists_checked(raw))))
+        scores = predictor.predict(unpack(SIGNATURE, pack(SIGNATURE, to_lists_checked(raw))))
         files[profile.FILE] = profile.encode(profile.build(SIGNATURE, raw, late.tolist(), scores))
-        numbers = predictor.predict(unpack(INPUTS, pack(INPUTS, to_lists_checked(golden))))
+        numbers = predictor.predict(unpack(SIGNATURE, pack(SIGNATURE, to_lists_checked(golden))))
         inputs = oip.write_inputs(SIGNATURE, to_lists(INPUTS, golden))
         files["golden.json"] = msgspec.json.encode({"inputs": inputs, "numbers": numbers.ravel().tolist()})
         work = self.project.work / f"new-{seed}-{len(features_source)}"
@@ -231,7 +231,7 @@ class House:
         return f"http://127.0.0.1:{self.port}"
 
 
-def to_lists_checked(arrays: list[Array]) -> list[list[Any]]:
+def to_lists_checked(arrays: list[Array]) -> Columns:
     """Rows as the gateway holds them after checking."""
     request = oip.InferRequest(msgspec.convert(oip.write_inputs(SIGNATURE, to_lists(INPUTS, arrays)), list[oip.Tensor]))
     return oip.read_columns(SIGNATURE, request)[1]

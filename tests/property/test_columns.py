@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from interlock.core.errors import InvalidData, InvalidRequest
 from interlock.model import oip
-from interlock.model.columns import EXACT, NAT, check, pack, to_lists, unpack
+from interlock.model.columns import EXACT, NAT, check, pack, split, to_lists, unpack
 from interlock.model.frames import from_frame, to_frame
 from interlock.model.signature import Input, Signature
 from interlock.predlog.record import Field, Prediction, Schema
@@ -33,12 +33,17 @@ class Table(NamedTuple):
     inputs: tuple[Input, ...]
     lists: list[list[Any]]
 
+    @property
+    def signature(self) -> Signature:
+        return Signature("regression", self.inputs)
+
 
 @st.composite
 def tables(draw: st.DrawFn) -> Table:
     rows = draw(st.integers(1, 6))
     inputs, lists = [], []
-    for at, kind in enumerate(draw(st.lists(st.sampled_from(list(VALUES)), min_size=1, max_size=6))):
+    kinds = draw(st.just(["float"]) | st.just(list(VALUES)))  # numbers alone travel as one buffer
+    for at, kind in enumerate(draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=6))):
         nullable = draw(st.booleans())
         values = st.integers(-EXACT, EXACT) if kind == "int" and nullable else VALUES[kind]
         column = draw(st.lists(st.none() | values if nullable else values, min_size=rows, max_size=rows))
@@ -51,7 +56,7 @@ def tables(draw: st.DrawFn) -> Table:
 def arrays_of(table: Table) -> list[Any]:
     rows = len(table.lists[0])
     columns = [check(spec, list(column), rows) for spec, column in zip(table.inputs, table.lists, strict=True)]
-    return unpack(table.inputs, pack(table.inputs, columns))
+    return unpack(table.signature, pack(table.signature, columns))
 
 
 @given(tables())
@@ -86,11 +91,11 @@ def test_a_feature_function_may_write_into_its_frame(table: Table) -> None:
 
 @given(tables())
 def test_open_inference_requests_carry_the_same_values(table: Table) -> None:
-    signature = Signature("regression", table.inputs)
+    signature = table.signature
     body = oip.encode({"inputs": oip.write_inputs(signature, table.lists)})
     rows, columns = oip.read_columns(signature, oip.decode(body))
     assert rows == len(table.lists[0])
-    assert to_lists(table.inputs, unpack(table.inputs, pack(table.inputs, columns))) == table.lists
+    assert to_lists(table.inputs, unpack(signature, pack(signature, columns))) == table.lists
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,8 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_input(spec: Input, value: A
 
 def test_missing_times_are_not_a_time() -> None:
     spec = Input("t", "timestamp", nullable=True, zone="America/New_York")
-    arrays = unpack((spec,), pack((spec,), [check(spec, ["2026-07-01T08:00:00-04:00", None], 2, iso=True)]))
+    signature = Signature("regression", (spec,))
+    arrays = unpack(signature, pack(signature, [check(spec, ["2026-07-01T08:00:00-04:00", None], 2, iso=True)]))
     assert arrays[0].tolist() == [1_782_907_200_000_000, NAT]
     frame = to_frame((spec,), arrays)
     assert frame["t"].dt.hour.tolist()[0] == 8
@@ -151,12 +157,18 @@ def test_buffers_and_lists_are_logged_alike(first: Table, data: st.DataObject) -
     checked = [check(spec, column, len(column)) for spec, column in zip(first.inputs, first.lists, strict=True)]
     out = data.draw(st.sets(st.integers(0, len(fields) - 1)))
 
-    def table(columns: list[Any]) -> Any:
-        kept = [None if i in out else column for i, column in enumerate(columns)]
-        whole, none = record(len(checked[0]), columns), record(len(checked[0]), kept)
-        return prediction_tables([(whole.prediction_id, whole), (none.prediction_id, none)], {"sha256:0": schema})
+    def table(*kept: list[Any]) -> Any:
+        records = [record(len(checked[0]), columns) for columns in kept]
+        return prediction_tables([(one.prediction_id, one) for one in records], {"sha256:0": schema})
 
-    assert table(pack(first.inputs, checked)) == table(checked)
+    def some(columns: list[Any]) -> list[Any]:
+        return [None if i in out else column for i, column in enumerate(columns)]
+
+    packed = pack(first.signature, checked)
+    apart: list[Any] = split(packed[0], len(fields)) if first.signature.numeric else packed  # type: ignore[arg-type]  # bytes
+    assert table(packed, packed) == table(checked, checked)
+    assert table(packed, some(apart)) == table(checked, some(checked))
+    assert table(packed, []) == table(checked, [])
 
 
 def record(rows: int, inputs: list[Any]) -> Prediction:

@@ -69,7 +69,7 @@ def message(table: Table, *, raw: bool) -> bytes:
 
 
 def packed(table: Table, request: oip.InferRequest) -> list[Any]:
-    return pack(table.inputs, oip.read_columns(Signature("regression", table.inputs), request)[1])
+    return pack(table.signature, oip.read_columns(table.signature, request)[1])
 
 
 def by_grpc(data: bytes) -> oip.InferRequest:

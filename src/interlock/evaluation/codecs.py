@@ -17,7 +17,7 @@ import numpy as np
 from interlock.core.errors import RecipeFailed
 from interlock.model import oip, oip_binary
 from interlock.model.answers import Answer, derive
-from interlock.model.columns import pack
+from interlock.model.columns import Columns, pack
 from interlock.model.manifest import Manifest
 from interlock.model.signature import Signature
 from interlock.model.wire import BatchRequest, decode_answer, frame, frames
@@ -127,7 +127,7 @@ def _by_batches(path: Path, manifest: Manifest, lists: Lists) -> Iterator[Answer
             columns = _checked(signature, part)
             rows = len(columns[0])
             counts = [1] * min(rows, 3) + ([rows - 3] if rows > 3 else [])
-            connection.sendall(frame(number, BatchRequest(counts, pack(signature.inputs, columns))))
+            connection.sendall(frame(number, BatchRequest(counts, pack(signature, columns))))
             answer = decode_answer(_one_frame(connection, number))
             if answer.failures:
                 raise RecipeFailed(f"the model server failed: {next(iter(answer.failures.values()))}")
@@ -153,7 +153,7 @@ def _requests(lists: Lists) -> Iterator[Lists]:
         at, turn = at + size, turn + 1
 
 
-def _checked(signature: Signature, lists: Lists) -> Lists:
+def _checked(signature: Signature, lists: Lists) -> Columns:
     """Rows as a gateway holds them after reading a request."""
     request = oip.InferRequest(msgspec.convert(oip.write_inputs(signature, lists), list[oip.Tensor]))
     return oip.read_columns(signature, request)[1]

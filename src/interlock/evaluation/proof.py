@@ -117,7 +117,7 @@ def prove(server: OfflineServer, manifest: Manifest, rows: Golden) -> Proof:
     server.wait()
     signature = manifest.signature
     _, columns = oip.read_columns(signature, oip.InferRequest(rows.inputs))
-    lists = to_lists(signature.inputs, unpack(signature.inputs, pack(signature.inputs, columns)))
+    lists = to_lists(signature.inputs, unpack(signature, pack(signature, columns)))
     numbers = np.array(rows.numbers).reshape(-1, signature.width)
     worst = 0.0
     for name, codec in CODECS.items():

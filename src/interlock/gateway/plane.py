@@ -29,7 +29,7 @@ from interlock.gateway.shadow import Shadows
 from interlock.gateway.trail import Reply, Trail, prediction
 from interlock.gateway.upstream import LostReplica, Numbers, Replica
 from interlock.model.answers import Answer, derive
-from interlock.model.columns import Column, pack
+from interlock.model.columns import Columns, pack
 from interlock.model.signature import Signature
 from interlock.predlog.journal import Journal
 from interlock.predlog.record import Outcome
@@ -181,7 +181,7 @@ class Plane:
             Unavailable: no replica lives, or all that were tried went away.
         """
         tried: list[Replica] = []
-        trail.packed = pack(arm.signature.inputs, trail.columns)
+        trail.packed = pack(arm.signature, trail.columns)
         self._retries = min(RETRY_CREDIT, self._retries + RETRY_SHARE)
         while True:
             replica = arm.pick(tried)
@@ -194,7 +194,7 @@ class Plane:
                 self._retries -= 1
                 self.metrics.retries += 1
 
-    def _count_unseen(self, endpoint: str, arm: ServedArm, columns: list[Column]) -> None:
+    def _count_unseen(self, endpoint: str, arm: ServedArm, columns: Columns) -> None:
         for i, name, known in arm.known:
             for value in columns[i]:
                 if value not in known and value is not None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from interlock.core.clock import now_us, parse_time, to_us
 from interlock.core.errors import InvalidRequest
 from interlock.model import oip
-from interlock.model.columns import Column
+from interlock.model.columns import Columns
 from interlock.model.signature import Signature
 
 UNIT_BYTES = 256
@@ -23,7 +23,7 @@ class Question(Protocol):
     id: str | None
     parameters: dict[str, Any]
 
-    def columns(self, signature: Signature) -> tuple[int, list[Column]]:
+    def columns(self, signature: Signature) -> tuple[int, Columns]:
         """Rows and checked columns.
 
         Raises:
@@ -40,7 +40,7 @@ class OipQuestion:
         self.id = self.request.id
         self.parameters: dict[str, Any] = dict(self.request.parameters or {})
 
-    def columns(self, signature: Signature) -> tuple[int, list[Column]]:
+    def columns(self, signature: Signature) -> tuple[int, Columns]:
         """See `Question`."""
         return oip.read_columns(signature, self.request)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from interlock.core.errors import Usage
-from interlock.model.columns import Column
+from interlock.model.columns import Columns
 from interlock.model.conditions import Conditions
 from interlock.model.signature import Signature
 from interlock.registry.routes import Rule
@@ -16,7 +16,7 @@ class Rules:
         self._rules = rules
         self._conditions = conditions
 
-    def decide(self, columns: list[Column], rows: int, unit: str, event_time_us: int) -> Rule | None:
+    def decide(self, columns: Columns, rows: int, unit: str, event_time_us: int) -> Rule | None:
         """The first rule that holds for any row of the request, checked columns in the signature's order; else None."""
         if not self._rules:
             return None

@@ -55,7 +55,7 @@ class Shadows:
         began, key, rows = time.perf_counter_ns(), shadow.arm.package_digest, said.rows
         try:
             said.rows, trail.columns = question.columns(shadow.signature)
-            trail.packed = pack(shadow.signature.inputs, trail.columns)
+            trail.packed = pack(shadow.signature, trail.columns)
             numbers = await shadow.pick([]).ask(said.rows, trail.packed, trail.deadline)
             trail.model_us = numbers.model_us
             said.answer = derive(shadow.signature, numbers.values, endpoint.parameters.threshold)

@@ -10,7 +10,7 @@ from interlock.core.errors import InterlockError
 from interlock.gateway.arms import Endpoint, ServedArm
 from interlock.gateway.questions import Question
 from interlock.model.answers import Answer
-from interlock.model.columns import Column, pack
+from interlock.model.columns import Column, Columns, Packed, first_row, pack, split
 from interlock.predlog.record import Outcome, Prediction, Role
 
 
@@ -42,8 +42,8 @@ class Trail(msgspec.Struct):
     unit_source: Any = "request"
     chance: bool = False
     propensity: float = 1.0
-    columns: list[Column] = []
-    packed: list[bytes | Column] = []
+    columns: Columns = ()
+    packed: Packed = []
     """The columns as they travel and are logged; empty until somebody is asked."""
     model_us: int = 0
     deadline: float = 0.0
@@ -59,7 +59,7 @@ def prediction(
     outputs = list(reply.answer.outputs.values()) if reply.answer else []
     packed = trail.packed
     if arm is not None and trail.columns and not (packed and outputs):  # without an answer: one row
-        packed = pack(arm.signature.inputs, trail.columns if outputs else [one[:1] for one in trail.columns])
+        packed = pack(arm.signature, trail.columns if outputs else first_row(trail.columns))
     return Prediction(
         prediction_id=reply.prediction_id,
         request_id=trail.request_id,
@@ -90,7 +90,7 @@ def prediction(
     )
 
 
-def _logged(endpoint: Endpoint, arm: ServedArm | None, columns: list[bytes | Column]) -> list[list[Any] | bytes | None]:
+def _logged(endpoint: Endpoint, arm: ServedArm | None, columns: Packed) -> list[Column | bytes | None]:
     """Columns as they are logged: NaN is a missing value there, LOG_INPUTS leaves others out."""
     if arm is None or not columns:
         return []
@@ -98,4 +98,6 @@ def _logged(endpoint: Endpoint, arm: ServedArm | None, columns: list[bytes | Col
     if wanted == "all":
         return list(columns)
     names = {name.strip() for name in wanted.split(",")}
+    if arm.signature.numeric and isinstance(rows := columns[0], bytes):
+        columns = [*split(rows, len(arm.signature.inputs))]
     return [column if spec.name in names else None for spec, column in zip(arm.signature.inputs, columns, strict=True)]

@@ -17,7 +17,7 @@ import numpy as np
 
 from interlock.core.errors import DeadlineExceeded, PredictionFailed, Unavailable
 from interlock.gateway.metrics import ROWS, Histogram
-from interlock.model.columns import Column, join
+from interlock.model.columns import Packed, join
 from interlock.model.signature import Signature
 from interlock.model.wire import BatchAnswer, BatchRequest, decode_answer, frame, frames
 
@@ -53,7 +53,7 @@ class Waiting(NamedTuple):
     """A request that travels with the next batch; `deadline` on the loop's clock."""
 
     rows: int
-    columns: list[bytes | Column]
+    columns: Packed
     deadline: float
     future: Future
 
@@ -105,7 +105,7 @@ class Replica(asyncio.Protocol):
         elif self._transport is not None:
             self._transport.close()
 
-    def ask(self, rows: int, columns: list[bytes | Column], deadline: float) -> Future:
+    def ask(self, rows: int, columns: Packed, deadline: float) -> Future:
         """Numbers for packed columns; after `deadline` (on the loop's clock) the server need not begin.
 
         Raises (from the future):

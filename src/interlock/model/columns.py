@@ -9,22 +9,47 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from interlock.core.clock import to_us
 from interlock.core.errors import InvalidRequest
-from interlock.model.signature import Input
+from interlock.model.signature import Input, Signature
 
 NAT = -(2**63)
 EXACT = 2**53
 """Whole numbers up to here survive a float64, in which nullable ints travel."""
 Column = list[Any]
 Array = NDArray[Any]
+
+
+class Matrix(Sequence[Column]):
+    """Checked rows of numbers, one after the other in one buffer; to whoever reads columns, a list of them."""
+
+    __slots__ = ("values", "width")
+
+    def __init__(self, values: array[float], width: int) -> None:
+        self.values = values
+        self.width = width
+
+    def __len__(self) -> int:
+        return self.width
+
+    def __getitem__(self, at: Any) -> Any:
+        return self.values[at :: self.width].tolist()
+
+    def __iter__(self) -> Iterator[Column]:
+        return map(self.__getitem__, range(self.width))
+
+
+Columns = Sequence[Column]
+Packed = list[bytes | Column]
+"""Columns ready for msgpack: a buffer each, texts as they are; of a `numeric` signature one buffer, row after row."""
 
 
 def check(spec: Input, values: list[Any], rows: int, *, iso: bool = False) -> Column:
@@ -120,15 +145,28 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:60] + "…"
 
 
-def pack(inputs: tuple[Input, ...], columns: list[Column]) -> list[bytes | Column]:
-    """Checked columns as buffers (strings as they are), ready for msgpack; the order is the signature's."""
-    if len(columns[0]) == 1 and all(spec.type == "float" for spec in inputs):  # one row of numbers: one buffer, cut
-        flat = array("d", [column[0] for column in columns]).tobytes()
-        return [flat[at : at + 8] for at in range(0, len(flat), 8)]
-    return [_pack_one(spec, column) for spec, column in zip(inputs, columns, strict=True)]
+def pack(signature: Signature, columns: Columns) -> Packed:
+    """Checked columns, in the signature's order, as they travel and are logged."""
+    if isinstance(columns, Matrix):
+        return [columns.values.tobytes()]
+    if signature.numeric:
+        return [array("d", chain.from_iterable(zip(*columns, strict=True))).tobytes()]
+    return [_pack_one(spec, column) for spec, column in zip(signature.inputs, columns, strict=True)]
 
 
-def join(packed: list[list[bytes | Column]]) -> list[bytes | Column]:
+def first_row(columns: Columns) -> Columns:
+    """The columns of the first row alone."""
+    if isinstance(columns, Matrix):
+        return Matrix(columns.values[: columns.width], columns.width)
+    return [one[:1] for one in columns]
+
+
+def split(buffer: bytes, width: int) -> list[bytes]:
+    """The columns of rows that were packed as one buffer."""
+    return [column.tobytes() for column in np.frombuffer(buffer).reshape(-1, width).T]
+
+
+def join(packed: list[Packed]) -> Packed:
     """The packed columns of several requests as those of one."""
     if len(packed) == 1:
         return packed[0]
@@ -160,8 +198,12 @@ def _pack_one(spec: Input, column: Column) -> bytes | Column:
     return array("q", column).tobytes() if kind == "int" else bytes(column)
 
 
-def unpack(inputs: tuple[Input, ...], packed: list[Any]) -> list[Array]:
+def unpack(signature: Signature, packed: Packed) -> list[Array]:
     """The arrays of packed columns."""
+    inputs = signature.inputs
+    if signature.numeric:
+        (rows,) = packed
+        return list(np.frombuffer(cast(bytes, rows)).reshape(-1, len(inputs)).T)
     return [_unpack_one(spec, buffer) for spec, buffer in zip(inputs, packed, strict=True)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from interlock.core.clock import from_us, to_us
 from interlock.model.cel import FAULTS, compile_condition, engine
-from interlock.model.columns import Column
+from interlock.model.columns import Columns
 from interlock.model.signature import Signature
 
 FIRST, LAST = to_us(datetime(1, 1, 1, tzinfo=UTC)), to_us(datetime(9999, 12, 31, tzinfo=UTC))
@@ -36,7 +36,7 @@ class Conditions:
         self.positions = [at for _, at, _ in self._inputs]
         self.failed = [0] * len(texts)
 
-    def first(self, columns: Sequence[Column], rows: int, unit: str, event_time_us: int) -> int | None:
+    def first(self, columns: Columns, rows: int, unit: str, event_time_us: int) -> int | None:
         """Position of the first condition that holds, None where none does.
 
         One that cannot be evaluated for a row (a missing value compared, a division by zero) does not hold for it. Costs
@@ -47,9 +47,10 @@ class Conditions:
             context.add_variable(self._unit, unit)
         if self._time:
             context.add_variable(self._time, _time(event_time_us))
-        for row in range(rows if self._inputs else 1):
-            for name, position, convert in self._inputs:
-                context.add_variable(name, convert(columns[position][row]))
+        read = [(name, columns[position], convert) for name, position, convert in self._inputs]
+        for row in range(rows if read else 1):
+            for name, column, convert in read:
+                context.add_variable(name, convert(column[row]))
             for at in range(found):
                 try:
                     holds = self._programs[at](context)

@@ -7,6 +7,7 @@ Source: https://github.com/kserve/open-inference-protocol (inference_rest.md).
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ import numpy as np
 from interlock import __version__
 from interlock.core.errors import InvalidRequest
 from interlock.model.answers import Answer
-from interlock.model.columns import Column, check
+from interlock.model.columns import Columns, Matrix, check
 from interlock.model.signature import Signature
 
 DEPTH = 64
@@ -140,7 +141,7 @@ def _exact_depth(body: bytes) -> int:
     return deepest
 
 
-def read_columns(signature: Signature, request: InferRequest) -> tuple[int, list[Column]]:
+def read_columns(signature: Signature, request: InferRequest) -> tuple[int, Columns]:
     """Rows and checked columns in the signature's order.
 
     Raises:
@@ -183,7 +184,7 @@ def read_columns(signature: Signature, request: InferRequest) -> tuple[int, list
     return rows, columns
 
 
-def _matrix(signature: Signature, inputs: list[Tensor]) -> tuple[int, list[Column]]:
+def _matrix(signature: Signature, inputs: list[Tensor]) -> tuple[int, Columns]:
     width = len(signature.inputs)
     names = [tensor.name for tensor in inputs]
     if names != ["input"]:
@@ -200,7 +201,7 @@ def _matrix(signature: Signature, inputs: list[Tensor]) -> tuple[int, list[Colum
     if len(data) != rows * width:
         raise InvalidRequest(f"input 'input': expected {rows * width} values, got {len(data)}")
     if datatype == "FP64" and set(map(type, data)) == _FLOATS and math.isfinite(sum(data)):  # the usual case, at once
-        return rows, [[value] for value in data] if rows == 1 else [data[i::width] for i in range(width)]
+        return rows, Matrix(array("d", data), width)
     return rows, [check(spec, data[i::width], rows) for i, spec in enumerate(signature.inputs)]
 
 
@@ -231,7 +232,7 @@ def tensors(
     return made
 
 
-def write_inputs(signature: Signature, lists: list[Column]) -> list[dict[str, Any]]:
+def write_inputs(signature: Signature, lists: Columns) -> list[dict[str, Any]]:
     """The `inputs` of a request for raw rows given as JSON-ready lists (see `columns.to_lists`)."""
     rows = len(lists[0]) if lists else 0
     if signature.layout == "matrix":

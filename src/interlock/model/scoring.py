@@ -12,7 +12,7 @@ import msgspec
 
 from interlock.core.errors import InvalidRequest, UnsupportedMedia
 from interlock.model import oip
-from interlock.model.columns import Column, check
+from interlock.model.columns import Columns, check
 from interlock.model.signature import Input, Signature
 
 WORDS = {"true": True, "false": False, "1": True, "0": False}
@@ -63,7 +63,7 @@ class ScoringQuestion(ABC):
     def __init__(self, body: bytes) -> None:
         self.parameters = {}
 
-    def columns(self, signature: Signature) -> tuple[int, list[Column]]:
+    def columns(self, signature: Signature) -> tuple[int, Columns]:
         """Rows and checked columns.
 
         Raises:

@@ -73,6 +73,11 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tr
         return len(self.classes) if self.task == "multiclass" else 1
 
     @cached_property
+    def numeric(self) -> bool:
+        """Whether all inputs are `float`, and more than one: their rows travel and are logged as one buffer."""
+        return len(self.inputs) > 1 and all(spec.type == "float" for spec in self.inputs)
+
+    @cached_property
     def outputs(self) -> tuple[Output, ...]:
         """The answer tensors, `[-1]` a row."""
         if self.task == "regression":

@@ -33,8 +33,8 @@ class Prediction(msgspec.Struct, array_like=True, frozen=True, tag="p"):
     """One request, all its rows. Times in microseconds since the epoch.
 
     `inputs` and `outputs` are checked columns in the order of the package's `Schema`, as lists or as buffers
-    (`model.columns.pack`); empty when there are none. `rows` = 0: a request without an answer, kept as row 0. Inputs that are not
-    logged (LOG_INPUTS) are None.
+    (`model.columns.pack`; all inputs in one buffer where all are numbers); empty when there are none. `rows` = 0: a request
+    without an answer, kept as row 0. Inputs that are not logged (LOG_INPUTS) are None.
     """
 
     prediction_id: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from interlock.core.project import snake
-from interlock.model.columns import NAT, packed_type
+from interlock.model.columns import NAT, packed_type, split
 from interlock.predlog.record import Feedback, Field, Heartbeat, Prediction, Schema
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -91,10 +91,23 @@ def _predictions(group: list[tuple[str, Prediction]], schema: Schema | None) -> 
     table = table.append_column("row", pa.array([row for count in counts for row in range(count)], pa.int32()))
     if schema is not None:
         for prefix, fields, held in (("in_", schema.inputs, inputs), ("out_", schema.outputs, outputs)):
-            nothing = (None,) * len(fields)
-            for field, parts in zip(fields, zip(*(one or nothing for one in held), strict=True), strict=True):
-                table = table.append_column(prefix + field.name, _values(field, parts, counts))
+            for field, column in zip(fields, _columns(fields, held, counts), strict=True):
+                table = table.append_column(prefix + field.name, column)
     return table
+
+
+def _columns(fields: tuple[Field, ...], held: Sequence[list[Any]], counts: list[int]) -> Iterator[pa.Array]:
+    """The fields over all rows; `held`: for each record its columns, or all of them in one buffer, or nothing."""
+    width, one_buffer = len(fields), [len(one) == 1 < len(fields) for one in held]
+    if all(one_buffer):
+        rows = np.frombuffer(b"".join(one[0] for one in held)).reshape(-1, width)
+        for column in np.ascontiguousarray(rows.T):
+            yield pa.array(column, pa.float64(), mask=column != column)
+        return
+    columns = (split(one[0], width) if whole else one for one, whole in zip(held, one_buffer, strict=True))
+    nothing = (None,) * width
+    for field, parts in zip(fields, zip(*(one or nothing for one in columns), strict=True), strict=True):
+        yield _values(field, parts, counts)
 
 
 def _values(field: Field, parts: tuple[Any, ...], counts: list[int]) -> pa.Array:

@@ -10,7 +10,7 @@ from collections import deque
 import numpy as np
 
 from interlock.core.errors import InterlockError
-from interlock.model.columns import Array, unpack
+from interlock.model.columns import Array, join, unpack
 from interlock.model.predictor import Predictor
 from interlock.model.wire import BatchAnswer, BatchRequest
 
@@ -71,8 +71,7 @@ class Batcher:
     def _answer(self, batches: list[BatchRequest]) -> list[BatchAnswer]:
         began = time.perf_counter_ns()
         try:
-            parts = [unpack(self.predictor.signature.inputs, batch.columns) for batch in batches]
-            arrays = parts[0] if len(parts) == 1 else [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+            arrays = unpack(self.predictor.signature, join([batch.columns for batch in batches]))
             numbers = self.predictor.predict(arrays)
         except Exception:  # noqa: BLE001 - whatever a model raises belongs to one of these requests: find it below
             return [self._one_by_one(batch) for batch in batches]
@@ -90,7 +89,7 @@ class Batcher:
         began = time.perf_counter_ns()
         failures: dict[int, str] = {}
         try:
-            arrays = unpack(self.predictor.signature.inputs, batch.columns)
+            arrays = unpack(self.predictor.signature, batch.columns)
         except Exception as error:  # noqa: BLE001 - a peer that sends other columns than the signature's
             failures = dict.fromkeys(range(len(batch.counts)), f"unreadable columns: {error}")
             return BatchAnswer(b"", failures, 0)

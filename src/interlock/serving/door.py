@@ -50,8 +50,8 @@ def load(package: Package) -> Predictor:
     rows, columns = oip.read_columns(signature, oip.InferRequest(known.inputs))
     for count in WARM_BATCHES:
         some = [column[:count] for column in columns]
-        predictor.predict(unpack(signature.inputs, pack(signature.inputs, some)))
-    numbers = predictor.predict(unpack(signature.inputs, pack(signature.inputs, columns)))
+        predictor.predict(unpack(signature, pack(signature, some)))
+    numbers = predictor.predict(unpack(signature, pack(signature, columns)))
     expected = np.array(known.numbers).reshape(rows, signature.width)
     if not np.allclose(numbers, expected, rtol=package.manifest.rtol, atol=0.0):
         worst = int(np.argmax(np.abs(numbers - expected).max(axis=1)))

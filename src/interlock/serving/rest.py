@@ -11,7 +11,7 @@ from interlock.core.errors import InterlockError, NotFound, PredictionFailed, To
 from interlock.core.http import TEXT, Request, Response, error_response, json_response
 from interlock.model import oip, oip_binary
 from interlock.model.answers import Answer, derive
-from interlock.model.columns import Column, pack
+from interlock.model.columns import Columns, pack
 from interlock.model.scoring import parser
 from interlock.model.wire import BatchRequest
 from interlock.serving.batching import Batcher
@@ -108,9 +108,9 @@ class ModelDoor:
         outputs = oip.tensors(signature, await self._answer(rows, columns), rows, asked.outputs)
         return oip.InferResponse(self.model, self.digest, outputs, asked.id, self._who())
 
-    async def _answer(self, rows: int, columns: list[Column]) -> Answer:
+    async def _answer(self, rows: int, columns: Columns) -> Answer:
         signature = self.batcher.predictor.signature
-        answer = await self.batcher.submit(BatchRequest([rows], pack(signature.inputs, columns)))
+        answer = await self.batcher.submit(BatchRequest([rows], pack(signature, columns)))
         if answer.failures:
             raise PredictionFailed(answer.failures[0])
         return derive(signature, np.frombuffer(answer.numbers).tolist(), self.threshold)
