@@ -18,6 +18,8 @@ from interlock.core.project import Project
 from interlock.predlog.recorder import Recorder
 from interlock.warehouse.ducklake import open_warehouse
 
+NICE = 5
+"""Answers come before bookkeeping: what is logged is safe in the journals, and still gets its share of a busy machine."""
 MAINTAIN_SECONDS = 300.0
 FORGET_SECONDS = 3600.0
 
@@ -30,6 +32,7 @@ def main() -> int:
     parser.add_argument("--project", type=Path, default=None)
     options = parser.parse_args()
     tie_to_parent(grace=10.0)
+    os.nice(NICE)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

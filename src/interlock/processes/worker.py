@@ -29,6 +29,8 @@ from interlock.store.database import Database
 
 STEP = (sys.executable, "-m", "interlock.processes.step")
 """The command of a step; RUN_ID, STEP and ATTEMPT_FOLDER follow."""
+NICE = 10
+"""Training steps back where requests are answered on the same machine."""
 
 
 def main(steps: Sequence[StepSpec], command: Sequence[str] = STEP) -> int:
@@ -38,6 +40,7 @@ def main(steps: Sequence[StepSpec], command: Sequence[str] = STEP) -> int:
     parser.add_argument("--until-idle", action="store_true", help="leave when no run is open; fire no schedule")
     options = parser.parse_args()
     tie_to_parent(grace=5.0)
+    os.nice(NICE)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
