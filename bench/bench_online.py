@@ -48,7 +48,9 @@ def closed(house: Served, gateways: int, rounds: int, seconds: int, folder: Path
     measured: dict[tuple[int, int], list[dict[str, float]]] = {load: [] for load in CLOSED}
     for _ in range(rounds):
         for connections, count in CLOSED:
-            measured[connections, count].append(load(house.infer, connections, written(body(count), folder), seconds))
+            measured[connections, count].append(
+                load(house.infer, connections, written(body(count), folder / "post.lua"), seconds)
+            )
     return [
         {
             "gateways": gateways,
@@ -84,12 +86,25 @@ def memory(house: Served) -> dict[str, float]:
     return {**found, "in all": sum(found.values())}
 
 
-def written(content: str, folder: Path) -> Path:
-    """wrk's script for a body."""
-    script = folder / "post.lua"
-    script.write_text(
-        f'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nwrk.body = [[{content}]]\n'
-    )
+SCRIPT = """
+wrk.headers["Content-Type"] = "application/json"
+local ready, turn = {}, 0
+function init(args)
+  for unit = 1, 128 do
+    local content = ([[CONTENT]]):gsub('"N1"', '"N' .. unit .. '"')
+    ready[unit] = wrk.format("POST", nil, nil, content)
+  end
+end
+function request()
+  turn = turn % 128 + 1
+  return ready[turn]
+end
+"""
+
+
+def written(content: str, script: Path) -> Path:
+    """wrk's script for a body: requests of 128 units in turn, so that a split is one."""
+    script.write_text(SCRIPT.replace("CONTENT", content))
     return script
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.bench_online import load
+from bench.bench_online import load, written
 from bench.project import COMMAND, MODEL, WIDTH, body, free_ports, rows, served
 from bench.report import publish, spread
 from interlock.core.project import Project
@@ -36,7 +36,7 @@ from interlock.model.runtimes import sklearn
 from interlock.registry.packages import PackageStore
 
 ROOT = Path(__file__).parents[1]
-OURS = "Interlock"
+OURS = {"Interlock, 1 gateway": 1, "Interlock, 2 gateways": 2}
 LOADS = ((1, 1), (1, 16), (1, 64), (1, 256), (100, 16), (1000, 1))
 """Rows a request, connections."""
 COUNTS = sorted({count for count, _ in LOADS})
@@ -86,29 +86,29 @@ def main() -> None:
     servers: dict[str, Server] = {}
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for number, name in itertools.product(range(options.rounds), (OURS, *names)):
+        for number, name in itertools.product(range(options.rounds), (*OURS, *names)):
             print(f"round {number + 1}: {name}", file=sys.stderr)
             try:
                 if name not in servers and not failed.get(name):
-                    servers[name] = (ours if name == OURS else peer)(Path(folder) / name)
+                    servers[name] = ours(Path(folder) / name, OURS[name]) if name in OURS else peer(Path(folder) / name)
                 if name in servers:
                     for one, run in visit(servers[name], Path(folder) / f"{name}.log", options.seconds):
                         runs.setdefault((name, one), []).append(run)
             except (RuntimeError, OSError) as error:
                 failed[name] = str(error)
     lines = []
-    for one, name in itertools.product(LOADS, (OURS, *names)):
+    for one, name in itertools.product(LOADS, (*OURS, *names)):
         found = runs.get((name, one), [])
         numbers = {title: spread([run[key] for run in found]) if found else "-" for title, key in NUMBERS.items()}
-        label = name if name == OURS else f"{name} {PINS[name].split()[0].partition('==')[2]}"
+        label = name if name in OURS else f"{name} {PINS[name].split()[0].partition('==')[2]}"
         known = {"rows": one[0], "connections": one[1], "server": label}
         lines.append(known | numbers | {"failed": failed.get(name, "")})
     publish("peers", lines)
 
 
-def ours(folder: Path) -> Server:
+def ours(folder: Path, gateways: int) -> Server:
     """A project with a champion and a challenger at 20 %, deployed and stopped again: `up` then serves both."""
-    with served(folder) as found:
+    with served(folder, gateways=gateways) as found:
         pass
 
     def truth(count: int, answer: Any) -> list[float]:
@@ -176,10 +176,7 @@ def visit(server: Server, log: Path, seconds: int) -> Iterator[tuple[tuple[int, 
             if len(scores) != count or not np.allclose(scores, truth, rtol=1e-9, atol=0):
                 raise RuntimeError(f"{count} rows: answered {scores[:2]}, the model itself says {truth[:2]}")
         for number, one in enumerate((LOADS[1], *LOADS)):
-            script.write_text(
-                'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
-                f"wrk.body = [==[{server.ask(one[0])}]==]\n"
-            )
+            written(server.ask(one[0]), script)
             time.sleep(1)  # a server still works on what the load before has left behind
             before, _ = usage(root)
             run = load(server.url, one[1], script, seconds)

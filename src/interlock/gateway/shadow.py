@@ -1,6 +1,7 @@
 """Shadows: versions that are asked every question too. Their answers are logged, and nobody waits for them.
 
 Whatever a shadow does, the live path only ever hands a question over: a bounded number waits, the rest is dropped and counted.
+A gateway that is busy with live requests asks its shadows only every so many-th question, whatever it says.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from interlock.predlog.journal import Journal
 
 ROWS_UNDER_WAY = 1000
 """Rows that may wait for one shadow; a single larger request goes through when nothing else waits."""
+BUSY = 0.5
+"""The share of this process's one thread up to which there is time for shadows."""
+LOOK_SECONDS, LEAST = 0.1, 1 / 64
 log = logging.getLogger("interlock.gateway")
 
 
@@ -33,13 +37,16 @@ class Shadows:
         self._metrics = metrics
         self._under_way: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._share, self._turn = 1.0, 0.0
+        self._looked = (time.perf_counter(), time.thread_time())
 
     def offer(self, endpoint: Endpoint, question: Question, trail: Trail, reply: Reply) -> None:
         """Ask every shadow of the endpoint that keeps up; returns at once."""
+        spared = self.spared()
         for shadow in endpoint.shadows:
             key = shadow.arm.package_digest
             waiting = self._under_way.get(key, 0)
-            if shadow.closed or not shadow.live or (waiting and waiting + reply.rows > ROWS_UNDER_WAY):
+            if spared or shadow.closed or not shadow.live or (waiting and waiting + reply.rows > ROWS_UNDER_WAY):
                 self._metrics.count_shadow(endpoint.route.endpoint, shadow.arm.name, "dropped")
                 continue
             self._under_way[key] = waiting + reply.rows
@@ -50,6 +57,21 @@ class Shadows:
             task = asyncio.get_running_loop().create_task(self._ask(endpoint, shadow, question, copy, said))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def spared(self) -> bool:
+        """Whether this question is one of those that a busy gateway does not hand over."""
+        now, (at, worked) = time.perf_counter(), self._looked
+        if now - at > LOOK_SECONDS:
+            spent = time.thread_time()
+            self._share = (
+                max(LEAST, self._share / 2) if spent - worked > BUSY * (now - at) else min(1.0, 1.25 * self._share)
+            )
+            self._looked = now, spent
+        self._turn += self._share
+        if self._turn < 1.0:
+            return True
+        self._turn -= 1.0
+        return False
 
     async def _ask(self, endpoint: Endpoint, shadow: ServedArm, question: Question, trail: Trail, said: Reply) -> None:
         began, key, rows = time.perf_counter_ns(), shadow.arm.package_digest, said.rows
