@@ -41,9 +41,13 @@ def test_an_older_database_is_brought_up_with_its_rows(tmp_path: Path) -> None:
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
         connection.execute(text("insert into ticks values ('nightly', '2013-06-01T00:00:00Z', 'r')"))
-        connection.execute(text("insert into runs values ('r', 'm', '{}', 'failed', 'ann', null, '', '', '', '', null)"))
+        connection.execute(
+            text("insert into runs values ('r', 'm', '{}', 'failed', 'ann', null, '', '', '', '', null)")
+        )
         connection.execute(text("insert into steps values ('r', 1, 'train', 1, 'failed', '', '', 1, null, 'log')"))
-        connection.execute(text("insert into schedules values ('nightly', '0 3 * * *', 'UTC', '{}', 'active', 'ann', '')"))
+        connection.execute(
+            text("insert into schedules values ('nightly', '0 3 * * *', 'UTC', '{}', 'active', 'ann', '')")
+        )
     made.close()
     again = database.Database(path)
     with again.read() as connection:

@@ -53,7 +53,7 @@ def test_a_run_leaves_its_logs_and_no_scratch(lab: Lab) -> None:
         "train is here",
         "register is here",
     ]
-    assert not (lab.project.work / run.id).exists()
+    assert list((lab.project.work / run.id).iterdir()) == []
 
 
 def test_a_refused_step_fails_the_run_at_once_and_a_retry_goes_on_there(lab: Lab) -> None:

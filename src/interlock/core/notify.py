@@ -45,7 +45,9 @@ def mail(settings: MailSettings, to: Sequence[str], subject: str, text: str) -> 
     """
     host, _, port = settings.server.rpartition(":")
     if not host or not port.isdecimal():
-        raise Misconfigured(f"[mail] server {settings.server!r} is no HOST:PORT", next='as in server = "mail.my.org:587"')
+        raise Misconfigured(
+            f"[mail] server {settings.server!r} is no HOST:PORT", next='as in server = "mail.my.org:587"'
+        )
     message = EmailMessage()
     message["Subject"] = " ".join(subject.split())
     message["From"] = settings.sender
