@@ -14,6 +14,7 @@ from interlock.core.lifeline import Child
 from interlock.core.project import Project
 from interlock.jobs.client import Jobs, RunDetails
 from interlock.jobs.port import RunSpec
+from interlock.jobs.records import Runs
 from interlock.jobs.schedules import Schedules
 from interlock.store.database import Database
 
@@ -36,6 +37,7 @@ class Lab:
         self.project = Project(root)
         self.database = Database(self.project.database, create=True)
         self.jobs = Jobs(self.project, self.database)
+        self.runs = Runs(self.database)
         self.schedules = Schedules(self.database)
         self.environment = {**os.environ, **environment}
         self.workers: list[Child] = []

@@ -39,16 +39,14 @@ def _equal(column: pd.Series[Any], other: pd.Series[Any]) -> bool:
     return bool((column.astype(str).to_numpy(object) == other.astype(str).to_numpy(object)).all())
 
 
-def forms_of(ids: pd.Series[Any]) -> tuple[pd.Series[Any], ...]:
-    """In what forms a copy of the id may come: as it is, or only the number at its end."""
-    return ids, ids.astype(str).str.extract(r"(\d+)\D*$")[0]
-
-
-def names_rows(column: pd.Series[Any], forms: tuple[pd.Series[Any], ...], kind: str) -> bool:
-    """Whether the column names rows as the id does: equal to a form of it, or a category with a value of its own a row."""
-    if any(same(column, form) for form in forms):
+def names_rows(column: pd.Series[Any], ids: pd.Series[Any], kind: str) -> bool:
+    """Whether the column names rows as the id does: equal to it or to the number at its end, or a category of its own a row."""
+    if same(column, ids):
         return True
-    return kind == "category" and len(column) > FEW and column.nunique() == len(column)
+    for step in (max(1, len(ids) // SAMPLE), 1):
+        if not same(column.iloc[::step], ids.iloc[::step].astype(str).str.extract(r"(\d+)\D*$")[0]):
+            return kind == "category" and len(column) > FEW and bool(column.nunique() == len(column))
+    return True
 
 
 def tells_label(column: pd.Series[Any], labels: pd.Series[Any]) -> str:
@@ -112,20 +110,23 @@ def _encoded(codes: NDArray[np.int64], positive: NDArray[np.bool_]) -> Floats:
 
 def _auc(score: Floats, positive: NDArray[np.bool_]) -> float:
     """P(score of a positive > score of a negative), ties a half, over rows that have one; 0.5 where they are too few."""
-    from scipy.stats import rankdata
-
     known = ~np.isnan(score)
     score, positive = score[known], positive[known]
     n, m = int(positive.sum()), int((~positive).sum())
     if min(n, m) < FEW or known.mean() < 0.5:
         return 0.5
-    return float((rankdata(score)[positive].sum() - n * (n + 1) / 2) / (n * m))
+    return float((_ranks(score)[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def _rank_correlation(one: Floats, other: Floats) -> float:
-    from scipy.stats import rankdata
-
     known = ~(np.isnan(one) | np.isnan(other))
     if known.sum() <= FEW or known.mean() < 0.5 or len(np.unique(one[known])) < 2 or len(np.unique(other[known])) < 2:
         return 0.0
-    return float(np.corrcoef(rankdata(one[known]), rankdata(other[known]))[0, 1])
+    return float(np.corrcoef(_ranks(one[known]), _ranks(other[known]))[0, 1])
+
+
+def _ranks(values: Floats) -> Floats:
+    """Ranks from 1; equal values share their mean rank."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks

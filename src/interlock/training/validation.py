@@ -20,7 +20,7 @@ from interlock.model.signature import Input
 from interlock.store.database import Database
 from interlock.store.tables import runs
 from interlock.training.extract import ExtractRecord
-from interlock.training.leakage import forms_of, names_rows, tells_label
+from interlock.training.leakage import names_rows, tells_label
 from interlock.training.split import split
 from interlock.training.table import read_table
 
@@ -161,10 +161,9 @@ class _Search:
         """Inputs that name rows, or tell the label."""
         frame, labelled = self.frame, self.frame[self.record.label].notna().to_numpy(bool)
         labels, every = frame.loc[labelled, self.record.label], np.arange(len(frame))
-        forms = forms_of(frame[self.record.id])
         for name in self.settings.inputs:
             kind = self.settings.input(name).type
-            if kind in ("int", "float", "string", "category") and names_rows(frame[name], forms, kind):
+            if kind in ("int", "float", "string", "category") and names_rows(frame[name], frame[self.record.id], kind):
                 text = f"names rows as {self.record.id} does: a model learns rows by heart"
                 yield self._finding("id_copy", name, text, "take it out of [inputs]", rows=every)
             if told := tells_label(frame.loc[labelled, name], labels):
