@@ -16,6 +16,7 @@ from interlock.core.errors import Conflict, NotFound, NotRunning
 from interlock.jobs.port import RunSpec, StepError
 from interlock.jobs.records import Run
 from interlock.jobs.worker import worker_lives
+from interlock.store import tables
 
 
 def published(lab: Lab, run: Run) -> list[str]:
@@ -212,12 +213,16 @@ def test_a_failed_run_is_done_again_from_any_step_that_it_has_begun(lab: Lab) ->
 
 def test_a_run_that_succeeded_is_done_again_from_any_step_as_a_new_run(lab: Lab) -> None:
     run = lab.wait(lab.submit(train="read extract"))
+    with lab.database.write() as connection:
+        connection.execute(tables.runs.update().where(tables.runs.c.id == run.id).values(validation='{"rows": 3}'))
+    run = lab.jobs.show(run.id)
     with pytest.raises(Conflict, match="is succeeded") as caught:
         lab.jobs.retry(run.id)
     assert "--from STEP" in caught.value.next
     new = lab.wait(lab.jobs.retry(run.id, "train", "bob"))
     assert (new.id != run.id, new.origin, new.author, new.spec) == (True, run.id, "bob", run.spec)
     assert story(new) == WELL
+    assert new.validation == {"rows": 3}, "of the data, which are the same"
     assert new.attempts[0].started_at == run.attempts[0].started_at, "taken over, not done again"
     assert lab.log(new.id, "train").endswith(f"extract of {run.id}\n")
     assert lab.jobs.show(run.id) == run, "what has been stays as it was"

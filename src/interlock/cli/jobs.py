@@ -94,7 +94,7 @@ def retry(
     from interlock.cli.train import trusted_author  # which imports this module
 
     jobs = jobs_of(session)
-    author = trusted_author(session.project, as_) if from_ and jobs.show(run).state == "succeeded" else ""
+    author = trusted_author(session.project, as_) if from_ else ""
     queued = jobs.retry(run, from_, author)
     said = (
         f"run {run} is queued again" if queued == run else f"run {queued} is queued; steps before {from_} are of {run}"

@@ -71,7 +71,8 @@ class Jobs:
     def retry(self, run_id: str, step: str = "", author: str = "") -> str:
         """Queue a failed or cancelled run again, to go on where it ended, or at a `step` that it has begun; its id.
 
-        A run that succeeded stays what it is: with `step`, a new run of `author` takes over the steps before that one.
+        A run that succeeded, or has made its version, stays what it is: with `step`, a new run of `author` takes over the
+        steps before that one.
 
         Raises:
             NotFound: the run has begun no such step.
@@ -92,7 +93,8 @@ class Jobs:
                 f"what the steps of run {run_id} made is gone: it ended at {run.ended_at}, [jobs] keep_days ago",
                 next=f"begin anew: interlock jobs retry {run_id} --from {run.attempts[0].name}",
             )
-        if position is None or run.state != "succeeded":
+        made = run.ended and (run.state == "succeeded" or run.version is not None)
+        if position is None or not made:
             self._runs.retry(run_id, position)
             return run_id
         new = uuid7_text()

@@ -101,6 +101,8 @@ class Runs:
         """A new queued run of that id like `run`, whose steps at positions under `before` count as done."""
         with self._database.write() as connection:
             create_run(connection, run.spec, author, self._now(), priority=run.priority, origin=run.id, run_id=run_id)
+            kept = select(runs.c.validation).where(runs.c.id == run.id).scalar_subquery()
+            connection.execute(update(runs).where(runs.c.id == run_id).values(validation=kept))
             query = select(steps).where(
                 steps.c.run_id == run.id, steps.c.position < before, steps.c.state == "succeeded"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Rule = Literal["null", "unique", "type", "range", "volume", "id_copy", "label_copy", "time_overlap", "group_overlap"]
-RULES: tuple[Rule, ...] = (
-    "null", "unique", "type", "range", "volume", "id_copy", "label_copy", "time_overlap", "group_overlap",
-)  # fmt: skip
+RULES: tuple[Rule, ...] = get_args(Rule)
 SHOWN = 10
 KEPT = 1000
 """Offending rows of a finding that are told, and that are written to the file."""
