@@ -137,7 +137,6 @@ def test_registering_again_changes_nothing(lab: Lab, second: Run) -> None:
     report = evaluations.latest(lab.database, lab.versions.get("flight-delay", 2).package_digest).report
     job = lab.job(second.id, "register-2")
     evaluated = job.folder / "evaluate"
-    evaluated.mkdir()
     unregistered = msgspec.json.decode(report)
     unregistered["subject"]["version"] = 0
     (evaluated / "report.json").write_bytes(msgspec.json.encode(unregistered))
@@ -153,6 +152,7 @@ def test_a_recipe_that_raises_fails_the_run_at_that_step(lab: Lab, second: Run) 
     assert run.error.code == "recipe_failed"
     assert [(one.name, one.state) for one in lab.runs.attempts(run.id)] == [
         ("extract", "succeeded"),
+        ("validate", "succeeded"),
         ("train", "failed"),
     ]
     assert "InvalidParameterError" in run.error.message

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from cyclopts import Parameter
 
+from interlock.cli.identity import As
 from interlock.cli.output import Columns, Reply, cell
 from interlock.cli.session import Flags, Session
 from interlock.core.clock import parse_time
@@ -38,10 +40,17 @@ def show(run: str, /, *, session: Session) -> Reply:
     about = [f"{name:<12}{cell(value)}" for name, value in run_row(found).items() if isinstance(value, str | int)]
     spec = msgspec.json.encode(found.spec).decode()
     attempts = [_attempt_row(one) for one in found.attempts]
+    judged = found.validation or {"findings": []}
+    said = [f"validation  {one['verdict']}: {one['text']}" for one in judged["findings"]]
+    if found.validation and not said:
+        said = [f"validation  nothing found in {judged['rows']} rows"]
     failed = [f"error       {found.error.message}"] if found.error else []
     return Reply(
-        {**run_row(found), "attempts": attempts},
-        (*about, f"spec        {spec}", *failed, Columns(attempts, ("name", "attempt", "state", "seconds", "log"))),
+        {**run_row(found), "attempts": attempts, "validation": found.validation},
+        (
+            *(*about, f"spec        {spec}", *said, *failed),
+            Columns(attempts, ("name", "attempt", "state", "seconds", "peak_mb", "log")),
+        ),
         next_step(found),
     )
 
@@ -73,15 +82,24 @@ def cancel(run: str, /, *, session: Session) -> Reply:
     return Reply(run_row(jobs.show(run)), (f"run {run} is cancelled",), f"interlock jobs retry {run}")
 
 
-def retry(run: str, /, *, session: Session) -> Reply:
-    """Queue a failed or cancelled run again; it goes on at the step where it ended.
+def retry(
+    run: str, /, *, session: Session, from_: Annotated[str, Parameter(name="--from")] = "", as_: As = None
+) -> Reply:
+    """Queue a failed or cancelled run again, from the step where it ended, or from any step that it has begun.
 
     Args:
         run: The run's id.
+        from_: Do this step and those after it again; of a run that succeeded, as a new run by who acts.
     """
+    from interlock.cli.train import trusted_author  # which imports this module
+
     jobs = jobs_of(session)
-    jobs.retry(run)
-    return Reply(run_row(jobs.show(run)), (f"run {run} is queued again",), f"interlock jobs logs {run} --follow")
+    author = trusted_author(session.project, as_) if from_ else ""
+    queued = jobs.retry(run, from_, author)
+    said = (
+        f"run {run} is queued again" if queued == run else f"run {queued} is queued; steps before {from_} are of {run}"
+    )
+    return Reply(run_row(jobs.show(queued)), (said,), f"interlock jobs logs {queued} --follow")
 
 
 def jobs_of(session: Flags) -> Jobs:

@@ -34,22 +34,24 @@ def train(
     var: Variables = (),
     extract: str = "",
     wait: bool = False,
+    priority: int = 0,
     dry_run: bool = False,
     as_: As = None,
 ) -> Reply:
-    """Train a version: extract, split, train, evaluate, prove the round trip, package.
+    """Train a version: extract, validate, split, train, evaluate, prove the round trip, package.
 
     Args:
         extract: Train on [extracts.NAME].
         wait: Show the steps until the run has ended; starts a worker where none lives.
-        dry_run: Try the recipe on a sample; nothing is kept.
+        priority: Of waiting runs the one with the highest is next.
+        dry_run: Try data and recipe on a sample; nothing is kept.
     """
     project = session.project
     spec = run_spec(project.settings(), param, var, extract)
     if dry_run:
         return _dry_run(session, spec)
     jobs = jobs_of(session)
-    run_id = jobs.submit(spec, trusted_author(project, as_))
+    run_id = jobs.submit(spec, trusted_author(project, as_), priority)
     if wait:
         return _ended(_wait(session, run_id))
     lives = worker_lives(project)

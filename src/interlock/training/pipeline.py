@@ -1,4 +1,4 @@
-"""The training pipeline: four steps, each a child process that reads what the steps before it published.
+"""The training pipeline: five steps, each a child process that reads what the steps before it published.
 
 A step writes into its attempt's folder and publishes it by one rename to `work/<run>/<step>/`. So a step that is killed has
 done nothing, one that runs twice does the same again, and only `register` changes what others see.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from interlock.core.errors import Misconfigured
+from interlock.core.errors import InvalidData, Misconfigured
 from interlock.core.project import Project
 from interlock.core.settings import Settings
 from interlock.jobs.port import RunSpec, StepSpec
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 STEPS = (
     StepSpec("extract", timeout_seconds=3600),
+    StepSpec("validate", timeout_seconds=3600),
     StepSpec("train", timeout_seconds=6 * 3600),
     StepSpec("evaluate", timeout_seconds=3600),
     StepSpec("register", timeout_seconds=600),
@@ -78,6 +79,7 @@ def run_step(job: Job, step: str) -> None:
         raise Misconfigured(f"the run is for {job.spec.model}, but this project's model is {job.settings.model}")
     functions: dict[str, Callable[[Job], None]] = {
         "extract": extract,
+        "validate": validate,
         "train": train,
         "evaluate": evaluate,
         "register": register,
@@ -93,24 +95,56 @@ def extract(job: Job) -> None:
     from interlock.training.packaging import author_of
 
     author_of(job.project, job.author)  # before hours of work
-    record = extracts.make(job.project, job.settings, job.spec.extract, job.spec.variables)
+    asked = job.project, job.settings, job.spec.extract, job.spec.variables
+    try:
+        record = extracts.make(*asked)
+    except InvalidData:
+        _validate(job, *extracts.sample(*asked, rows=None))  # names the rows, where rows are to blame
+        raise
     job.log(f"extracted {record.rows} rows at snapshot {record.snapshot}: {record.digest}")
     with job.publishing("extract") as folder:
         (folder / "extract.json").write_bytes(msgspec.json.encode(record))
 
 
+def validate(job: Job) -> None:
+    """Hold the rows against the rules of `[validation]`; what was found is kept with the run."""
+    _validate(job, *_extracted(job))
+
+
+def _extracted(job: Job) -> tuple[ExtractRecord, pd.DataFrame]:
+    from interlock.training import extract as extracts
+
+    record = msgspec.json.decode((job.folder / "extract" / "extract.json").read_bytes(), type=extracts.ExtractRecord)
+    return record, extracts.read(job.project, record.digest)
+
+
+def _validate(job: Job, record: ExtractRecord, frame: pd.DataFrame) -> None:
+    from interlock.store.database import Database
+    from interlock.training import validation
+
+    database = Database(job.project.database)
+    try:
+        found = validation.examine(job.settings, record, frame, validation.last_run(database, job.spec))
+        for finding in found.findings:
+            job.log(validation.told(finding))
+        job.log(f"validated {len(frame)} rows: {len(found.failed)} of {len(found.findings)} findings fail the run")
+        file = validation.keep(database, job.run, found, job.folder) if job.run else None
+    finally:
+        database.close()
+    validation.refuse(found, file.relative_to(job.project.root) if file else None)
+
+
 def train(job: Job) -> None:
     """Split, call the recipe, check what it returns, and write the package."""
     from interlock.model import package
-    from interlock.training import extract as extracts
     from interlock.training.packaging import author_of
 
-    record = msgspec.json.decode((job.folder / "extract" / "extract.json").read_bytes(), type=extracts.ExtractRecord)
-    built, _, _ = build_on(job, record, extracts.read(job.project, record.digest), author_of(job.project, job.author))
+    built, _, _ = build_on(job, *_extracted(job), author_of(job.project, job.author))
     with job.publishing("train") as folder:
         (folder / "proof.json").write_bytes(built.proof)
         (folder / "package").mkdir()
         digest = package.write(folder / "package", built.manifest, built.files)
+        (folder / "digest").write_text(digest)
     job.log(f"wrote package {digest}")
 
 
@@ -141,7 +175,7 @@ def build_on(job: Job, record: ExtractRecord, frame: pd.DataFrame, author: Autho
 
 
 def dry_run(project: Project, spec: RunSpec, log: Log) -> Report:
-    """Train and judge on a sample, in this process; nothing is kept, nothing is proved.
+    """Validate, train and judge on a sample, in this process; nothing is kept, nothing is proved.
 
     Raises:
         InterlockError: as a run's steps.
@@ -156,7 +190,8 @@ def dry_run(project: Project, spec: RunSpec, log: Log) -> Report:
     settings = project.settings()
     job = Job(project, settings, "", "", spec, project.work, log)
     record, frame = extracts.sample(project, settings, spec.extract, spec.variables, DRY_RUN_ROWS)
-    log(f"a sample of {record.rows} rows")
+    log(f"a sample of {len(frame)} of {record.rows} rows")
+    _validate(job, record, frame)
     built, made, fitted = build_on(job, record, frame, Author("", ""))
     parts = {name: made.table.take(rows) for name, rows in made.split.parts.items()}
     rows = HeldOut(parts["test"], parts["train"].labels, 0)
@@ -171,8 +206,11 @@ def evaluate(job: Job) -> None:
     from interlock.evaluation.report import Subject, encode
     from interlock.evaluation.subjects import champion, compare_on
     from interlock.model import golden, package
+    from interlock.registry.packages import PackageStore
 
-    made = package.verify(job.folder / "train" / "package")
+    prepared, digest = job.folder / "train" / "package", (job.folder / "train" / "digest").read_text()
+    # A run that has registered its version has moved the package into the repository.
+    made = package.verify(prepared if prepared.is_dir() else PackageStore(job.project.packages).find(digest), digest)
     candidate = judge.Candidate(made, Subject(job.settings.model, 0, made.digest))
     against, threshold = champion(job.project, job.settings)
     found = compare_on(job.project, candidate, against)
