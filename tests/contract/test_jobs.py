@@ -72,7 +72,7 @@ def test_a_refused_step_fails_the_run_at_once_and_a_retry_goes_on_there(lab: Lab
     assert "your recipe raised ValueError" in lab.log(run.id, "train")
     assert (lab.project.work / run.id / "train-1" / "scratch").exists()
     (lab.project.root / "mended").touch()
-    lab.jobs.retry(run.id)
+    lab.jobs.retry(run.id, "ann")
     run = lab.wait(run.id)
     assert story(run)[2:] == [("train", 2, "succeeded"), ("register", 1, "succeeded")]
     assert (run.state, run.error) == ("succeeded", None)
@@ -124,7 +124,7 @@ def test_a_cancel_ends_the_pause_before_a_retry(lab: Lab) -> None:
     eventually(lambda: ("register", 1, "failed") in story(lab.jobs.show(run_id)), "the last step has failed once")
     lab.jobs.cancel(run_id)
     assert lab.wait(following).state == "succeeded"
-    lab.jobs.retry(run_id)
+    lab.jobs.retry(run_id, "ann")
     assert story(lab.wait(run_id))[2:] == [("register", 1, "failed"), ("register", 2, "succeeded")]
 
 
@@ -132,7 +132,7 @@ def test_a_run_that_is_cancelled_and_retried_at_once_is_never_carried_twice(lab:
     run_id = lab.submit(train="hang")
     pids = lab.hanging(run_id)
     lab.jobs.cancel(run_id)
-    lab.jobs.retry(run_id)
+    lab.jobs.retry(run_id, "ann")
     lab.hanging(run_id, attempt=2)
     assert all(gone(pid) for pid in pids)
     lab.jobs.cancel(run_id)
@@ -199,9 +199,9 @@ def test_a_failed_run_is_done_again_from_any_step_that_it_has_begun(lab: Lab) ->
     run = lab.wait(lab.submit(train="read extract", register="refuse"))
     assert run.state == "failed"
     with pytest.raises(NotFound, match=r"begun no step evaluate \(begun: extract, train, register\)"):
-        lab.jobs.retry(run.id, "evaluate")
+        lab.jobs.retry(run.id, "ann", "evaluate")
     (lab.project.root / "mended").touch()
-    assert lab.jobs.retry(run.id, "train") == run.id
+    assert lab.jobs.retry(run.id, "ann", "train") == run.id
     assert story(lab.wait(run.id)) == [
         ("extract", 1, "succeeded"),
         ("train", 1, "superseded"),
@@ -217,15 +217,24 @@ def test_a_run_that_succeeded_is_done_again_from_any_step_as_a_new_run(lab: Lab)
         connection.execute(tables.runs.update().where(tables.runs.c.id == run.id).values(validation='{"rows": 3}'))
     run = lab.jobs.show(run.id)
     with pytest.raises(Conflict, match="is succeeded") as caught:
-        lab.jobs.retry(run.id)
+        lab.jobs.retry(run.id, "ann")
     assert "--from STEP" in caught.value.next
-    new = lab.wait(lab.jobs.retry(run.id, "train", "bob"))
+    new = lab.wait(lab.jobs.retry(run.id, "bob", "train"))
     assert (new.id != run.id, new.origin, new.author, new.spec) == (True, run.id, "bob", run.spec)
     assert story(new) == WELL
     assert new.validation == {"rows": 3}, "of the data, which are the same"
     assert new.attempts[0].started_at == run.attempts[0].started_at, "taken over, not done again"
     assert lab.log(new.id, "train").endswith(f"extract of {run.id}\n")
     assert lab.jobs.show(run.id) == run, "what has been stays as it was"
+
+
+def test_somebody_elses_failed_run_goes_on_as_a_run_of_who_asks(lab: Lab) -> None:
+    (lab.project.root / "mended").unlink(missing_ok=True)
+    run = lab.wait(lab.submit(train="read extract", register="refuse"))
+    (lab.project.root / "mended").touch()
+    new = lab.wait(lab.jobs.retry(run.id, "bob"))
+    assert (new.state, new.author, new.origin) == ("succeeded", "bob", run.id)
+    assert lab.jobs.show(run.id).state == "failed"
 
 
 def test_a_log_is_followed_from_before_the_run_begins_to_its_end(lab: Lab) -> None:
@@ -298,10 +307,10 @@ def test_files_of_runs_that_ended_long_ago_are_removed_and_records_stay(tmp_path
         assert lab.jobs.show(old.id) == old
         assert [line[:2] for line in lab.log(old.id).splitlines()] == ["=="] * 3, "only the headings"
         with pytest.raises(Conflict, match="is gone") as caught:
-            lab.jobs.retry(failed.id)
+            lab.jobs.retry(failed.id, "ann")
         assert caught.value.next == f"begin anew: interlock jobs retry {failed.id} --from extract"
         (lab.project.root / "mended").touch()
-        lab.jobs.retry(failed.id, "extract")
+        lab.jobs.retry(failed.id, "ann", "extract")
         assert lab.wait(failed.id).state == "succeeded"
 
 
@@ -334,7 +343,7 @@ def test_what_cannot_be_done_says_why(lab: Lab) -> None:
     with pytest.raises(Conflict, match="is succeeded"):
         lab.jobs.cancel(run.id)
     with pytest.raises(Conflict, match="is succeeded"):
-        lab.jobs.retry(run.id)
+        lab.jobs.retry(run.id, "ann")
     with pytest.raises(NotFound, match="no step tarin"):
         lab.log(run.id, "tarin")
     with pytest.raises(NotFound, match="no run nonsense"):

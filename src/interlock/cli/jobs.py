@@ -87,17 +87,18 @@ def retry(
 ) -> Reply:
     """Queue a failed or cancelled run again, from the step where it ended, or from any step that it has begun.
 
+    Somebody else's run goes on as a new run by who acts: what it makes is theirs, since the recipe may have changed.
+
     Args:
         run: The run's id.
-        from_: Do this step and those after it again; of a run that succeeded, as a new run by who acts.
+        from_: Do this step and those after it again; of a run that succeeded, as a new run.
     """
     from interlock.cli.train import trusted_author  # which imports this module
 
     jobs = jobs_of(session)
-    author = trusted_author(session.project, as_) if from_ else ""
-    queued = jobs.retry(run, from_, author)
+    queued = jobs.retry(run, trusted_author(session.project, as_), from_)
     said = (
-        f"run {run} is queued again" if queued == run else f"run {queued} is queued; steps before {from_} are of {run}"
+        f"run {run} is queued again" if queued == run else f"run {queued} is queued; its first steps are those of {run}"
     )
     return Reply(run_row(jobs.show(queued)), (said,), f"interlock jobs logs {queued} --follow")
 

@@ -68,11 +68,11 @@ class Jobs:
         """
         self._runs.cancel(run_id)
 
-    def retry(self, run_id: str, step: str = "", author: str = "") -> str:
+    def retry(self, run_id: str, author: str, step: str = "") -> str:
         """Queue a failed or cancelled run again, to go on where it ended, or at a `step` that it has begun; its id.
 
-        A run that succeeded, or has made its version, stays what it is: with `step`, a new run of `author` takes over the
-        steps before that one.
+        A run that succeeded, or has made its version, stays what it is, and so does one of another author: a new run of
+        `author` takes over the steps before that one.
 
         Raises:
             NotFound: the run has begun no such step.
@@ -93,15 +93,24 @@ class Jobs:
                 f"what the steps of run {run_id} made is gone: it ended at {run.ended_at}, [jobs] keep_days ago",
                 next=f"begin anew: interlock jobs retry {run_id} --from {run.attempts[0].name}",
             )
-        made = run.ended and (run.state == "succeeded" or run.version is not None)
-        if position is None or not made:
+        made = run.state == "succeeded" or run.version is not None
+        if not run.ended or (author == run.author and not made):
             self._runs.retry(run_id, position)
             return run_id
+        if not run.attempts:
+            raise Conflict(
+                f"run {run_id} is {run.author}'s and has begun no step", next="start your own: interlock train"
+            )
+        return self._fork(run, author, run.attempts[-1].position if position is None else position, kept)
+
+    def _fork(self, run: RunDetails, author: str, position: int, kept: list[str]) -> str:
+        """A new run of `author` that begins at `position`, behind what the `kept` steps made."""
+        folder = self._project.work / run.id
         new = uuid7_text()
         for name in kept:
             if (folder / name).exists():
                 shutil.copytree(folder / name, self._project.work / new / name)
-        self._runs.fork(run, author or run.author, new, position)
+        self._runs.fork(run, author, new, position)
         return new
 
     def wait(
