@@ -44,7 +44,7 @@ pins: .venv-pins/bin/uv ## renew requirements/*.txt from pyproject.toml
 	$(LOCK) -c requirements/dev.txt -o requirements/build.txt
 
 clean: ## remove environments, caches and build results
-	rm -rf .venv .venv-pins .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-pins .venv-peers .venv-mlflow build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # An environment per checkout; the stamp .venv/.NAME says that the pins of requirements/NAME.txt are in it.
 # Compiled on all cores and without the packages' own tests and the installer: a tenth of the disk and a fifth of the time less than pip's way.
