@@ -97,7 +97,7 @@ def test_the_how_to_and_what_mlflow_hears(there: Elsewhere, mlflow: Mlflow, monk
     assert "MLflow" not in said
 
     (code,) = blocks("python", "From MLflow")
-    mlflow.run(trained(there) + code.replace("    name=", "    pip_requirements=[],\n    name="))
+    mlflow.run(trained(there) + code.replace("    name=", '    pip_requirements=["pandas"],\n    name='))
     said = typed(person, "From MLflow")
     digest = there.lab.versions.get("churn", 2).package_digest
     assert "beside churn:1" not in said
