@@ -40,7 +40,7 @@ def rows(first: int, last: int) -> pd.DataFrame:
 def manifest(frame: pd.DataFrame) -> Manifest:
     table = read_table(frame, **COLUMNS)
     record = split(SplitSettings(), table.ids, table.times, None).record
-    lineage = Lineage("run", "", "select", {}, 1, "sha256:e", record, "", "", "", {}, None, (), **COLUMNS)
+    lineage = Lineage("run", "", "select", {}, 1, "sha256:e", record, "", "", "", {}, None, (), "id", "at", "late")
     inputs = (Input("amount", "float"), Input("plan", "category"), Input("many", "category", nullable=True))
     return Manifest(
         1, "churn", Signature("binary", inputs, (False, True)), Runtime("sklearn", "model/model.skops"), ("amount",),

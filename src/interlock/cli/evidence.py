@@ -15,8 +15,10 @@ def evidence(report: Report) -> list[Part]:
     left = f", {rows.left_out} left out that the other was trained on" if rows.left_out else ""
     alone = "nothing to compare with" + (f": {report.note}" if report.note else "")
     compared = f"compared with {against.name} on the same rows" if against else alone
+    unseen = "held-out rows" if report.caveat else "rows that it has not seen"
     parts: list[Part] = [
-        f"{report.subject.name} on {rows.n} rows that it has not seen, {rows.first} to {rows.last}{left}",
+        f"{report.subject.name} on {rows.n} {unseen}, {rows.first} to {rows.last}{left}",
+        *([report.caveat] if report.caveat else []),
         compared,
         "",
         Columns(_metrics(report), ("metric", "better", "this", "other", "difference", "low", "high", "p", "naive")),

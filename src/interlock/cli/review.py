@@ -12,7 +12,7 @@ from interlock.cli.evidence import evidence
 from interlock.cli.identity import As, acting
 from interlock.cli.output import Columns, Part, Reply
 from interlock.cli.session import Flags, Session
-from interlock.cli.versions import serving, version_row
+from interlock.cli.versions import origin_lines, serving, version_row
 from interlock.core.project import Project
 from interlock.core.trust import TrustRoot
 from interlock.evaluation.report import decode
@@ -51,6 +51,7 @@ def review(version: str, /, *, session: Session) -> Reply:
     text: list[Part] = [
         f"{one.name}  {one.label}  by {one.author}, {one.created_at}",
         f"package {one.package_digest}",
+        *origin_lines(package.manifest.lineage.origin),
         "",
         *evidence(report),
         "",
@@ -108,12 +109,16 @@ def _decided(
     document = {
         **msgspec.to_builtins(version), "label": version.label, "decision": decision, "scope": scope,
         "signed_by": actor, "self_approved": predicate.self_approved, "evaluation": predicate.evaluation,
-        "approval": str(said.path),
+        "approval": str(said.path), "mlflow": said.told or None,
     }  # fmt: skip
     live = serving(project, trust_of(project)).get(version.package_digest, [])
     return Reply(
         document,
-        (f"{version.name} {version.label} is {word} by {actor}{mark}", f"signed in {said.path}"),
+        (
+            f"{version.name} {version.label} is {word} by {actor}{mark}",
+            f"signed in {said.path}",
+            *([said.told] if said.told else []),
+        ),
         _after(project, version, decision, scope, live),
     )
 

@@ -80,8 +80,10 @@ def _report(
         theirs, note = _theirs(against, manifest, rows.table)
         log(note or f"predicted the same rows with {against.subject.name}")
     report = judge(candidate.subject, manifest, rows, numbers, theirs, choices)
-    beside = against.subject if against is not None and theirs is not None else None
-    return msgspec.structs.replace(report, against=beside, note=note)
+    beside = against if theirs is not None else None
+    unknown = [one.subject.name for one in (candidate, beside) if one and one.package.manifest.lineage.origin]
+    caveat = f"what {' and '.join(unknown)} learnt from is unknown: leakage cannot be excluded" if unknown else ""
+    return msgspec.structs.replace(report, against=beside.subject if beside else None, note=note, caveat=caveat)
 
 
 def judge(

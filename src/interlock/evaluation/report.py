@@ -59,7 +59,8 @@ class Report(msgspec.Struct, frozen=True):
     """Numbers of a version on rows that it has not seen, alone and beside another version on identical rows.
 
     `metrics`: the version's; `baseline`: those of a model that knows only the training labels; `against_metrics`: the
-    other version's. `threshold` is the deployed one. `note` says why there is nothing to compare with.
+    other version's. `threshold` is the deployed one. `note` says why there is nothing to compare with, `caveat` why the
+    numbers may flatter a version.
     """
 
     format: int
@@ -77,6 +78,7 @@ class Report(msgspec.Struct, frozen=True):
     slices: tuple[Slice, ...]
     proof: Proof | None
     created: str
+    caveat: str = ""
 
 
 def encode(report: Report) -> bytes:

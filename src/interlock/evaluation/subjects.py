@@ -64,6 +64,8 @@ def compare_on(project: Project, candidate: Candidate, against: Candidate | None
     if against.subject.package_digest == candidate.subject.package_digest:
         return Comparison(held_out(manifest, frame), None, f"{against.subject.name} is the champion itself")
     other = against.package.manifest
+    if other.lineage.origin:  # what it was trained on is unknown, so no row can be left out for that
+        return Comparison(held_out(manifest, frame), against, "")
     rows = held_out(manifest, frame, other, read(project, other.lineage.extract_digest))
     if not len(rows.table):
         note = f"{against.subject.name} was trained on all {rows.left_out} held-out rows"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from interlock.evaluation.report import Report
     from interlock.model.manifest import Author
+    from interlock.registry.versions import Version
     from interlock.training.extract import ExtractRecord
     from interlock.training.fit import Fitted
     from interlock.training.packaging import Built, Made
@@ -77,7 +78,7 @@ def run_step(job: Job, step: str) -> None:
     """
     if job.spec.model != job.settings.model:
         raise Misconfigured(f"the run is for {job.spec.model}, but this project's model is {job.settings.model}")
-    functions: dict[str, Callable[[Job], None]] = {
+    functions: dict[str, Callable[[Job], object]] = {
         "extract": extract,
         "validate": validate,
         "train": train,
@@ -168,7 +169,7 @@ def build_on(job: Job, record: ExtractRecord, frame: pd.DataFrame, author: Autho
     )
     parts = split(settings.split, table.ids, table.times, table.groups)
     log(f"split by {settings.split.kind}: {parts.record.rows}")
-    signature = signature_of(settings, recipe, table, parts)
+    signature = signature_of(settings, recipe.mark.task, table, parts)
     fitted = fit(recipe, function, signature, table, parts, parameters, log, settings.requirements)
     made = Made(job.run, recipe, source, parameters, record, table, parts)
     return build(job.project, settings, made, fitted, author, log), made, fitted
@@ -229,7 +230,7 @@ def evaluate(job: Job) -> None:
         (folder / "report.json").write_bytes(encode(report))
 
 
-def register(job: Job) -> None:
+def register(job: Job) -> Version:
     """Give the package its number: published by one rename, registered with its evaluation in one transaction."""
     from interlock.evaluation import report as reports
     from interlock.registry.packages import PackageStore
@@ -245,3 +246,4 @@ def register(job: Job) -> None:
     version = register_version(database, packages, report, job.run)
     database.close()
     job.log(f"registered {version.name} as {version.label}")
+    return version
