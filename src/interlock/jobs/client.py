@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -103,7 +103,7 @@ class Jobs:
             )
         return self._fork(run, author, run.attempts[-1].position if position is None else position, kept)
 
-    def _fork(self, run: RunDetails, author: str, position: int, kept: list[str]) -> str:
+    def _fork(self, run: RunDetails, author: str, position: int, kept: Sequence[str]) -> str:
         """A new run of `author` that begins at `position`, behind what the `kept` steps made."""
         folder = self._project.work / run.id
         new = uuid7_text()

@@ -294,7 +294,7 @@ def _asked(sample: Sample, signature: Signature) -> list[Array]:
     """The sample's raw rows, read by the project's types."""
     theirs = msgspec.structs.replace(signature, inputs=sample.inputs, layout="columns")
     _, lists = oip.read_columns(theirs, oip.InferRequest(sample.rows.inputs))
-    frame = to_frame(sample.inputs, unpack(sample.inputs, pack(sample.inputs, lists)))
+    frame = to_frame(sample.inputs, unpack(theirs, pack(theirs, lists)))
     try:
         return from_frame(signature.inputs, frame)
     except InvalidData as error:
