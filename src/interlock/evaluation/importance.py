@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import threadpoolctl
 from msgspec import Struct
 from numpy.typing import NDArray
 
@@ -56,6 +55,8 @@ def importance(
 
     `predict`: numbers [rows, width] of raw rows, whose arrays come in the order of `names`.
     """
+    import threadpoolctl  # here: who only reads reports does without it
+
     rng = np.random.default_rng(seed)
     count = min(len(y), MAX_ROWS, max(MAX_ANSWERS // len(names), 200))
     repeats = max(1, min(MAX_REPEATS, MAX_ANSWERS // (count * len(names))))
