@@ -48,6 +48,17 @@ def test_specifications_are_valid_vega_lite() -> None:
         assert len(again["layer"]) == len(spec["layer"])
 
 
+def inside(found: ElementTree.Element) -> None:
+    """No text is cut off, with six pixels for a character."""
+    width, height = (float(found.get(side, 0)) for side in ("width", "height"))
+    for one in found.findall("text"):
+        x, long = float(one.get("x", 0)), 6 * len(one.text or "")
+        start = {"start": x, "middle": x - long / 2, "end": x - long}[one.get("text-anchor", "start")]
+        assert start >= -0.5 or "transform" in one.attrib
+        assert start + long <= width + 0.5 or "transform" in one.attrib
+        assert 0 <= float(one.get("y", 0)) <= height
+
+
 def test_every_mark_is_drawn() -> None:
     found = ElementTree.fromstring(draw(slices(["EWR", "JFK"])))
     assert len(found.findall("circle")) == 2
@@ -67,13 +78,13 @@ def test_names_of_any_kind_stay_inside_and_are_escaped(names: list[str]) -> None
         re.sub(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]", "?", name) + str(at) for at, name in enumerate(names)
     ]
     found = ElementTree.fromstring(draw(slices([*names, HOSTILE])))
-    width, height = (float(found.get(side, 0)) for side in ("width", "height"))
-    for one in found.findall("text"):
-        x, text = float(one.get("x", 0)), one.text or ""
-        start = {"start": x, "middle": x - 3 * len(text), "end": x - 6 * len(text)}[one.get("text-anchor", "start")]
-        assert -0.5 <= start <= width
-        assert 0 <= float(one.get("y", 0)) <= height
+    inside(found)
     assert not found.findall(".//script")
+
+
+def test_long_numbers_stay_inside() -> None:
+    rows = [{"x": 25_000.0, "y": 0.00001}, {"x": 299_000_000.0, "y": 0.00003}]
+    inside(ElementTree.fromstring(draw(chart("Large", "x", "y", [layer("point", rows, x="x", y="y")]))))
 
 
 finite = st.floats(-1e12, 1e12).filter(lambda value: value == 0 or abs(value) > 1e-9)

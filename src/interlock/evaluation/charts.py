@@ -78,7 +78,7 @@ def draw(spec: Spec) -> str:
         parts.append(f'<rect x="{at:.1f}" y="9" width="10" height="10" fill="{COLORS[place]}"/>')
         parts.append(_text(at + 14, 18, name))
         at += 26 + len(name) * _CHARACTER
-    full = (left + width + _RIGHT, _TOP + height + _BOTTOM)
+    full = (left + width + max(_RIGHT, len(tick_labels(xs)[-1]) * _CHARACTER / 2 + 4), _TOP + height + _BOTTOM)
     head = f'<svg viewBox="0 0 {full[0]:.0f} {full[1]:.0f}" width="{full[0]:.0f}" height="{full[1]:.0f}" role="img"'
     font = 'font-family="system-ui, sans-serif" font-size="11"'
     return f'{head} {font} aria-label="{escape(spec["title"])}">' + "".join(parts) + "</svg>"
