@@ -57,7 +57,7 @@ def test_rows_that_the_other_version_was_trained_on_are_left_out() -> None:
     assert not seen & set(found.table.ids)
     assert found.left_out == len(seen & set(everything.ids)) > 0
     assert len(found.table) + found.left_out == len(everything) == 200
-    assert len(found.train_labels) == 700
+    assert len(found.train) == 700
 
 
 def test_ids_of_another_kind_leave_nothing_out() -> None:

@@ -125,6 +125,23 @@ class MonitorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_n: int = 500
 
 
+class CostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a row of each outcome costs at the deployed threshold: true and false, positive and negative labels."""
+
+    tp: float = 0.0
+    fp: float = 0.0
+    fn: float = 0.0
+    tn: float = 0.0
+
+
+class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an evaluation looks at besides the metrics."""
+
+    cost: CostSettings | None = None
+    sensitive: str = ""
+    """Column of the extract that must not decide (binary tasks); empty = none is looked at."""
+
+
 class TrustSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which root key this project believes."""
 
@@ -198,6 +215,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: EndpointSettings = EndpointSettings()
     experiment: ExperimentSettings = ExperimentSettings()
     monitors: tuple[MonitorSettings, ...] = ()
+    evaluation: EvaluationSettings = EvaluationSettings()
     trust: TrustSettings | None = None
     serve: ServeSettings = ServeSettings()
     jobs: JobsSettings = JobsSettings()

@@ -8,7 +8,7 @@ from interlock.core.errors import Corrupt
 from interlock.core.project import Project
 from interlock.core.settings import Settings
 from interlock.core.trust import read_trust
-from interlock.evaluation.evaluate import Candidate, Choices, Log, evaluate
+from interlock.evaluation.evaluate import Candidate, Log, choices, evaluate
 from interlock.evaluation.held_out import HeldOut, held_out
 from interlock.evaluation.report import Report, Subject, decode, encode
 from interlock.model.package import verify
@@ -85,11 +85,12 @@ def evaluate_version(project: Project, database: Database, name: str, against: s
     if against:
         other = registered(versions, against)
     found = compare_on(project, candidate, other)
-    choices = Choices(threshold, settings.slices)
     proof = decode(evaluations.latest(database, candidate.subject.package_digest).report).proof
     if proof is None:
         raise Corrupt(f"{candidate.subject.name} was registered without a round-trip proof", next="train it again")
-    report = evaluate(candidate, found.rows, found.against, choices, log, proof=proof, note=found.note)
+    report = evaluate(
+        candidate, found.rows, found.against, choices(settings, threshold), log, proof=proof, note=found.note
+    )
     with database.write() as connection:
         digest = evaluations.store(
             connection,

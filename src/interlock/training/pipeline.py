@@ -181,7 +181,7 @@ def dry_run(project: Project, spec: RunSpec, log: Log) -> Report:
     Raises:
         InterlockError: as a run's steps.
     """
-    from interlock.evaluation.evaluate import Choices, judge
+    from interlock.evaluation.evaluate import choices, judge
     from interlock.evaluation.held_out import HeldOut
     from interlock.evaluation.report import Subject
     from interlock.model.frames import from_frame
@@ -195,10 +195,10 @@ def dry_run(project: Project, spec: RunSpec, log: Log) -> Report:
     _validate(job, record, frame)
     built, made, fitted = build_on(job, record, frame, Author("", ""))
     parts = {name: made.table.take(rows) for name, rows in made.split.parts.items()}
-    rows = HeldOut(parts["test"], parts["train"].labels, 0)
+    rows = HeldOut(parts["test"], parts["train"], 0)
     numbers = fitted.predict(from_frame(fitted.signature.inputs, rows.table.frame))
-    choices = Choices(settings.endpoint.threshold, settings.slices)
-    return judge(Subject(settings.model, 0, ""), built.manifest, rows, numbers, None, choices)
+    chosen = choices(settings, settings.endpoint.threshold)
+    return judge(Subject(settings.model, 0, ""), built.manifest, rows, numbers, None, chosen)
 
 
 def evaluate(job: Job) -> None:
@@ -220,7 +220,7 @@ def evaluate(job: Job) -> None:
         candidate,
         found.rows,
         found.against,
-        judge.Choices(threshold, job.settings.slices),
+        judge.choices(job.settings, threshold),
         job.log,
         proof=golden.decode((job.folder / "train" / "proof.json").read_bytes()),
         note=found.note,
