@@ -88,6 +88,7 @@ class EndpointSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fallback: dict[str, Any] | None = None
     """A fixed output answered with 200 when the model cannot answer; absent = errors are errors."""
     allow_version_pin: bool = False
+    allow_narrower: bool = False
 
 
 class MetricSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

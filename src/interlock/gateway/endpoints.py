@@ -163,6 +163,7 @@ class Endpoints:
         merged = replace(
             before, revision=route.revision, parameters=parameters, rules=route.rules, previous=route.previous,
             author=route.author, reason=route.reason, time=route.time, allow_version_pin=route.allow_version_pin,
+            allow_narrower=route.allow_narrower,
         )  # fmt: skip
         return self._built(merged, digest, trust, strict=False)
 

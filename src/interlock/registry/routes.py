@@ -107,6 +107,8 @@ class RouteDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     previous: str | None
     """Digest of the previous revision's file."""
     allow_version_pin: bool = False
+    allow_narrower: bool = False
+    """Whether tensors of a datatype that widens without loss are taken, and counted."""
     standby: Standby | None = None
     shadows: tuple[Shadow, ...] = ()
     rules: Annotated[tuple[Rule, ...], msgspec.Meta(max_length=RULES)] = ()

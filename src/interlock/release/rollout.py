@@ -107,7 +107,8 @@ class Rollout:
             self._check_approved(digest, name, "shadow" if shadow else "serve")
             check_history(endpoint, self._served_before(route), signature)
             wanted = self.project.settings().endpoint
-            route = replace(route, allow_version_pin=wanted.allow_version_pin)
+            allowed = {"allow_version_pin": wanted.allow_version_pin, "allow_narrower": wanted.allow_narrower}
+            route = replace(route, **allowed)
             if not route.arms:
                 route = replace(route, parameters=_first_parameters(wanted))
                 check_parameters(route.parameters, signature, {CHAMPION})
