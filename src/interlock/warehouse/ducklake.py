@@ -174,7 +174,8 @@ class DuckLakeWarehouse:
                 "autoload_known_extensions": False,
                 "python_enable_replacements": False,  # a table's name is never a Python variable
                 "temp_directory": f"{tempfile.gettempdir()}/interlock-{uuid7()}",  # made only when memory is full
-                **({"threads": threads} if threads else {}),
+                # A recorder reads nothing twice, and should stay small.
+                **({"threads": threads, "enable_external_file_cache": False} if threads else {}),
             }
         )
         self._connection.execute("set global TimeZone = 'UTC'")
