@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from interlock.cli.output import Columns, Part
+from interlock.evaluation.diff import decode
+from interlock.evaluation.diff_views import headline
 from interlock.evaluation.metrics import metrics_of
 from interlock.evaluation.report import Report
+from interlock.registry.evidence import Evidence
 
 
 def evidence(report: Report) -> list[Part]:
@@ -26,6 +29,13 @@ def evidence(report: Report) -> list[Part]:
         heads = ("slice", "n", "positives", shown, f"{shown} other", "verdict")
         parts += ["", Columns(_slices(report, shown), heads)]
     return [*parts, "", _proof(report)]
+
+
+def diff_line(name: str, found: Evidence | None) -> str:
+    """The newest decision diff in one sentence, with its digest."""
+    if found is None:
+        return f"decision diff: none yet (interlock diff CHAMPION {name})"
+    return f"decision diff: {headline(decode(found.document))}; {found.digest}"
 
 
 def _metrics(report: Report) -> list[dict[str, Any]]:
