@@ -20,7 +20,10 @@ FORMAT = 1
 
 
 class Side(Struct, frozen=True):
-    """What decides: a version under parameters (those that a replay obeys) and rules. `left_out`: rules that do not fit it."""
+    """What decides: a version under parameters (those that a replay obeys) and rules, whose digest leaves out their reasons.
+
+    `left_out`: names of rules that do not fit the version.
+    """
 
     subject: Subject
     parameters: dict[str, Any]

@@ -67,16 +67,18 @@ def diff(
     log = RequestLog(warehouse, route.endpoint, question.span, [one.signature for one in sides], slices, question.value)
     logged = _signatures(PackageStore(project.packages), log)
     replay = Replay(list(sides), log, logged)
-    tolerance = before.candidate.package.manifest.rtol if question.tolerance is None else question.tolerance
+    rtol = before.candidate.package.manifest.rtol
+    tolerance = rtol if question.tolerance is None else question.tolerance
     tally = Tally(replay.decisions, tolerance, log.slices, question.value)
-    check = _Check(before, replay.decisions, _under(before, log, RouteStore(project.routes), route.endpoint, trust))
+    exact = _under(before, log, RouteStore(project.routes), route.endpoint, trust)
+    check = Check(signature, rtol, replay.decisions, exact)
     reasons: Counter[int] = Counter()
     rows = sum(kind["rows"] for kind in log.kinds)
     for page in replay.pages():
         numbers, counts = np.unique(page.reasons[page.reasons > 0], return_counts=True)
         reasons.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
         check.add(page)
-        tally.add(_compared(page, signature, len(log.slices)))
+        tally.add(compared(page, signature, len(log.slices)))
         say(tally.rows + reasons.total(), rows)
     told = tuple(Reason(replay.reasons[number], count) for number, count in reasons.most_common())
     return Diff(
@@ -139,14 +141,14 @@ def _under(side: Setup, log: RequestLog, routes: RouteStore, endpoint: str, trus
     )
 
 
-class _Check:
+class Check:
     """Whether the replay gives what the log says, where side A answered it."""
 
-    def __init__(self, side: Setup, decisions: Decisions, kinds: Array) -> None:
+    def __init__(self, signature: Signature, rtol: float, decisions: Decisions, kinds: Array) -> None:
+        """`kinds`: of each kind of rows, whether they were side A's."""
         self.compared = self.differing = 0
         self.examples: list[str] = []
-        self._signature, self._decisions, self._kinds = side.signature, decisions, kinds
-        self._rtol = side.candidate.package.manifest.rtol
+        self._signature, self._rtol, self._decisions, self._kinds = signature, rtol, decisions, kinds
 
     def add(self, page: Answered) -> None:
         """Compare the decisions exactly, the numbers within the manifest's tolerance."""
@@ -176,7 +178,7 @@ class _Check:
         self.examples += table.column("id").filter(differs).slice(0, SHOWN - len(self.examples)).to_pylist()
 
 
-def _compared(page: Answered, signature: Signature, slices: int) -> Compared:
+def compared(page: Answered, signature: Signature, slices: int) -> Compared:
     """The rows that both sides decided."""
     keep = page.reasons == 0
     table = page.table if keep.all() else page.table.filter(keep)

@@ -66,7 +66,8 @@ class Setup(msgspec.Struct, frozen=True):
         """As the document tells it."""
         kept = self.fitting()
         left_out = tuple(rule.name for rule in self.rules if rule not in kept)
-        return Side(self.candidate.subject, self.obeyed(), kept, digest(canonical(kept)), left_out)
+        alike = [msgspec.structs.replace(rule, reason="") for rule in kept]
+        return Side(self.candidate.subject, self.obeyed(), kept, digest(canonical(alike)), left_out)
 
 
 class Read(NamedTuple):
