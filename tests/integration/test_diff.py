@@ -147,13 +147,16 @@ def test_nothing_changes_between_a_version_and_itself(run: Run) -> None:
 
 
 def test_a_threshold_changes_exactly_the_rows_in_between(run: Run, house: Insight) -> None:
-    found = run(f"{E}:1", "--params", "THRESHOLD=0.3", *DAY)
+    found = run(f"{E}:1", "--params", "THRESHOLD=0.3", "--value", "label", *DAY)  # any number of the feedback
     between = sum(0.3 <= score < 0.5 for score in scores(house, 1))
     assert between > 0
     assert moved(found) == {("false", "true"): between}
     labels = found.changes.labels
     assert (labels.labelled, labels.helped + labels.harmed + labels.unknown) == (200, between)
     assert labels.helped > 0 < labels.harmed
+    value = found.changes.value
+    assert value is not None
+    assert (value.known, value.helped, value.harmed) == (labels.helped + labels.harmed, labels.helped, 0.0)
     assert found.before.parameters["THRESHOLD"] == 0.5
     assert found.after.parameters == {"ACTIVATE": True, "THRESHOLD": 0.3, "FALLBACK": FALLBACK}
 

@@ -224,7 +224,8 @@ def _shift_chart(diff: Diff) -> str:
     ends = {20.0: ("start", shift.low), 660.0: ("end", shift.high)}
     marks = "".join(f'<text x="{x:.0f}" y="156" text-anchor="{how}">{at:.3g}</text>' for x, (how, at) in ends.items())
     line = f'<line x1="{zero:.1f}" y1="12" x2="{zero:.1f}" y2="142" stroke="#b3402e" stroke-dasharray="3 3"/>'
-    return f'<svg viewBox="0 0 680 164" role="img" aria-label="score shift">{bars}{line}{marks}</svg>'
+    scale = '<text x="340" y="156" text-anchor="middle">rows, square-root scale; dashed: no shift</text>'
+    return f'<svg viewBox="0 0 680 164" role="img" aria-label="score shift">{bars}{line}{marks}{scale}</svg>'
 
 
 def _slices_chart(diff: Diff) -> str:
