@@ -20,7 +20,7 @@ from interlock.warehouse.session import quoted
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PAGE_ROWS, PAGE_NUMBERS = 100_000, 2_000_000
+PAGE_ROWS, PAGE_NUMBERS = 50_000, 1_000_000
 """Of a page, at the most: rows, and numbers that a model gives for them."""
 VALUES = 30
 MISSING, OTHER = "(missing)", "(other)"
