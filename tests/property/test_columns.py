@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from interlock.core.errors import InvalidRequest
 from interlock.model import oip
-from interlock.model.columns import EXACT, NAT, check, pack, to_lists, unpack
+from interlock.model.columns import EXACT, NAT, check, pack, pack_arrays, to_lists, unpack
 from interlock.model.signature import Input, Signature
 
 TIMES = st.integers(-(10**15), 4 * 10**15)
@@ -57,6 +57,13 @@ def arrays_of(table: Table) -> list[Any]:
 @given(tables())
 def test_raw_values_come_back_from_the_wire(table: Table) -> None:
     assert to_lists(table.inputs, arrays_of(table)) == table.lists
+
+
+@given(tables())
+def test_arrays_travel_as_the_lists_do(table: Table) -> None:
+    rows = len(table.lists[0])
+    checked = [check(spec, list(column), rows) for spec, column in zip(table.inputs, table.lists, strict=True)]
+    assert pack_arrays(table.signature, arrays_of(table)) == pack(table.signature, checked)
 
 
 @given(tables())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from interlock.cli.output import Columns, Part
+from interlock.evaluation.diff import decode
+from interlock.evaluation.diff_views import headline
 from interlock.evaluation.report import Report
 from interlock.evaluation.report_views import METRIC_COLUMNS, about, decided, metric_rows, proof, slice_rows
+from interlock.registry.evidence import Evidence
 
 
 def evidence(report: Report) -> list[Part]:
@@ -13,3 +16,10 @@ def evidence(report: Report) -> list[Part]:
     if report.slices:
         parts += ["", Columns(*slice_rows(report))]
     return [*parts, "", *decided(report), proof(report)]
+
+
+def diff_line(name: str, found: Evidence | None) -> str:
+    """The newest decision diff in one sentence, with its digest."""
+    if found is None:
+        return f"decision diff: none yet (interlock diff CHAMPION {name})"
+    return f"decision diff: {headline(decode(found.document))}; {found.digest}"

@@ -43,21 +43,24 @@ def predictions(endpoint: str, /, *, session: Session, since: str = "", where: s
     """
     warehouse = log_of(session.project, endpoint)
     sql = ROWS.replace("TABLE", f"predictions_{snake(endpoint)}").replace("WHERE", where)
-    table = warehouse.query(sql, {"since": _since(since), "rows": limit})
+    table = warehouse.query(sql, {"since": moment("--since", since or "1970-01-01T00:00:00Z"), "rows": limit})
     answers = tuple(name for name in table.column_names if name.startswith("out_"))
     rows = table.to_pylist()
     step = f"interlock explain {rows[0]['prediction_id']}" if rows else f"interlock predict {endpoint} --sample"
     return items(rows, (*SHOWN, *answers), empty="no such rows", next=step)
 
 
-def _since(text: str) -> str:
-    if not text:
-        return "1970-01-01T00:00:00Z"
+def moment(flag: str, text: str) -> str:
+    """A time as people say it, in ISO 8601.
+
+    Raises:
+        Usage: it is no time with an offset, nor a span.
+    """
     ago = parse_span(text)
     try:
         return iso(SystemClock().now() - ago if ago else parse_time(text))
     except (ValueError, OverflowError):
-        raise Usage(f"--since {text}: no time with an offset, nor a span", next="as in: --since 1h") from None
+        raise Usage(f"{flag} {text}: no time with an offset, nor a span", next=f"as in: {flag} 1h") from None
 
 
 def reconcile(endpoint: str, /, *, session: Session, ids: Path | None = None, wait: float = 0.0) -> Reply:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from cyclopts import Parameter
 
-from interlock.cli.evidence import evidence
+from interlock.cli.evidence import diff_line, evidence
 from interlock.cli.identity import As, acting
 from interlock.cli.output import Columns, Part, Reply
 from interlock.cli.session import Flags, Session
@@ -24,6 +24,7 @@ from interlock.evaluation.report_views import Dossier
 from interlock.model.features import FILE
 from interlock.model.package import verify
 from interlock.registry import evaluations
+from interlock.registry import evidence as documents
 from interlock.registry.approvals import Scope, read_decisions
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import CHAMPION
@@ -55,12 +56,14 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
     report = decode(stored.report)
     said = [msgspec.to_builtins(decision.predicate) for decision in decisions]
     source = package.files[FILE].decode()
+    diff = documents.latest(database, "diff", one.package_digest)
     text: list[Part] = [
         f"{one.name}  {one.label}  by {one.author}, {one.created_at}",
         f"package {one.package_digest}",
         *origin_lines(package.manifest.lineage.origin),
         "",
         *evidence(report),
+        diff_line(one.name, diff),
         "",
         "feature function (runs in the model server):",
         *(f"    {line}" for line in source.splitlines()),
@@ -81,6 +84,7 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
         {
             **row,
             "evaluation": stored.digest,
+            "diff": diff.digest if diff else None,
             "report": msgspec.to_builtins(report),
             "decisions": said,
             "features": source,
