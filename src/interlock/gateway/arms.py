@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -35,6 +36,8 @@ class ServedArm(msgspec.Struct, frozen=True):
     """The endpoint's rules, read with this arm's signature."""
     closed: str = ""
     """Why it may not answer any more: its approval was taken back while it served."""
+    ends: datetime | None = None
+    """When the first of the approvals ends that it serves by."""
 
     @property
     def live(self) -> bool:
