@@ -202,8 +202,13 @@ def test_an_old_route_is_played_back_and_a_rejection_removed(house: House) -> No
     old = house.route({"champion": (second, 10_000)})
     with running(house.serve(second)):
         obey(house, old.revision)
+        good = house.project.trust.read_bytes()
+        house.project.trust.write_bytes(b"{}")  # with nothing to verify by, a rejection is obeyed all the same
+        until(lambda: "trust.json" in error(house), what="the broken trust root")
         rejection = house.approve(second, decision="reject")
-        until(lambda: "is closed" in error(house), what="the closing")
+        until(lambda: house.client.post(house.url + INFER, json=body()).status_code == 503, what="the closing")
+        house.project.trust.write_bytes(good)
+        until(lambda: "is closed" in error(house), what="the closing by the book")
         rejection.unlink()
         until(lambda: "no approval" in error(house), what="the second closing")
         assert house.client.post(house.url + INFER, json=body()).status_code == 503

@@ -141,11 +141,12 @@ class World:
             return True
         if not served or self.on_expiry == "stop":
             return False
-        since = None
+        since = None  # what was signed later and refused does not break the run
         for which, at in reversed(self.deployed):
-            if which != number:
+            if which == number:
+                since = at
+            elif since is not None:
                 break
-            since = at
         return since is not None and enough(since) and enough_but_for_time(standing, self.quorum)
 
 

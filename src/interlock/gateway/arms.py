@@ -25,6 +25,8 @@ class ServedArm(msgspec.Struct, frozen=True):
     """An arm with everything a request needs."""
 
     arm: Arm
+    author: str
+    """Who trained it: one who may not have approved it."""
     signature: Signature
     schema: Schema
     replicas: tuple[Replica, ...]

@@ -80,6 +80,7 @@ class Endpoints:
         self._replicas: dict[str, Replica] = {}
         self._looked: dict[str, Any] = {}
         self._written = b""
+        self._good: TrustRoot | None = None
 
     def get(self, name: str) -> Endpoint:
         """The endpoint.
@@ -123,13 +124,16 @@ class Endpoints:
         """Take what is new on disk, and swap to arms that have come up."""
         for name in self._routes.endpoints():
             marker = self._marker(name)
-            if marker != self._looked.get(name) or name in self.refused:
+            changed = marker != self._looked.get(name)
+            if changed or name in self.refused:
                 self._looked[name] = marker
                 try:
                     self._take(name)
                     self.refused.pop(name, None)
                 except (InterlockError, OSError) as error:
                     self.refused[name] = str(error)
+                    if changed:
+                        self._judge_again(name)
             newest = self._newest.get(name)
             if newest is not None and newest is not self.by_name.get(name) and newest.live:
                 self.by_name[name] = newest
@@ -137,7 +141,7 @@ class Endpoints:
 
     def _marker(self, name: str) -> Any:
         """Changes whenever the pointer, the trust root or a decision about a served package does, or an approval ends."""
-        served = self._newest[name].all() if name in self._newest else ()
+        served = [one for held in (self._newest, self.by_name) if name in held for one in held[name].all()]
         decisions = (self._approvals / package_hex(one.arm.package_digest) for one in served)
         watched = (self._routes.folder / name / "current", self._trust.path, *decisions)
         stats = [path.stat() for path in watched if path.exists()]
@@ -146,7 +150,7 @@ class Endpoints:
         return ended, [(stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in stats]
 
     def _take(self, name: str) -> None:
-        trust = self._trust.read()
+        self._good = trust = self._trust.read()
         route = self._routes.read(name, trust)
         digest = self._routes.digest_of(name, route.revision) or ""
         revision, seen = self._seen.routes.get(name, (0, ""))
@@ -199,32 +203,54 @@ class Endpoints:
     def _arm(self, route: RouteDocument, arm: Arm, scope: Scope, trust: TrustRoot, *, strict: bool) -> ServedArm:
         """Verified. What may not serve is refused if it is new and `strict`, else closed."""
         manifest = read_manifest(self._packages.find(arm.package_digest), arm.package_digest)
-        self_approved, closed, ends = False, "", None
-        try:
-            decisions = self._standing(arm.package_digest, trust)
-            author, now = manifest.author.name, self._clock.now()
-            found = admitted(self._routes, route, arm.package_digest, decisions, author, scope, trust, now)
-            self_approved = any(one.predicate.self_approved for one in found)
-            ends = min((end for one in found if (end := end_of(one, trust))), default=None)
-        except Refused as error:
-            if strict and arm.package_digest not in self._packages_of(route.endpoint):
-                raise
-            closed = error.message
+        strict_here = strict and arm.package_digest not in self._packages_of(route.endpoint)
         signature = manifest.signature
         return ServedArm(
             arm=arm,
+            author=manifest.author.name,
             signature=signature,
             schema=schema_of(arm.package_digest, signature),
             replicas=tuple(self._replica(replica, signature) for replica in arm.replicas),
             propensity=share(arm.ranges) / BUCKETS,
-            approval="self-approved" if self_approved else "approved",
             known=tuple(
                 (i, one.name, frozenset(one.categories)) for i, one in enumerate(signature.inputs) if one.categories
             ),
             rules=compile_rules(route.rules, signature, strict=strict),
-            closed=closed,
-            ends=ends,
+            **self._judge(route, arm, manifest.author.name, scope, trust, strict=strict_here),
         )
+
+    def _judge(
+        self, route: RouteDocument, arm: Arm, author: str, scope: Scope, trust: TrustRoot, *, strict: bool
+    ) -> dict[str, Any]:
+        """What the approvals say of an arm now: how it is approved, until when, or why it is closed."""
+        try:
+            decisions = self._standing(arm.package_digest, trust)
+            now = self._clock.now()
+            found = admitted(self._routes, route, arm.package_digest, decisions, author, scope, trust, now)
+        except Refused as error:
+            if strict:
+                raise
+            return {"approval": "approved", "closed": error.message, "ends": None}
+        own = any(one.predicate.self_approved for one in found)
+        ends = min((end for one in found if (end := end_of(one, trust))), default=None)
+        return {"approval": "self-approved" if own else "approved", "closed": "", "ends": ends}
+
+    def _judge_again(self, name: str) -> None:
+        """While the newest is refused, what is in force obeys decisions all the same, by the last trust root that was good."""
+        for held in (self.by_name, self._newest):
+            if name not in held or self._good is None:
+                continue
+            old, trust = held[name], self._good
+            route = replace(old.route, parameters=old.parameters)
+
+            def again(
+                one: ServedArm, scope: Scope, route: RouteDocument = route, trust: TrustRoot = trust
+            ) -> ServedArm:
+                return replace(one, **self._judge(route, one.arm, one.author, scope, trust, strict=False))
+
+            arms = {arm: again(one, "serve") for arm, one in old.arms.items()}
+            shadows = tuple(again(one, "shadow") for one in old.shadows)
+            held[name] = Endpoint(old.route, old.digest, arms, shadows, old.pinned)
 
     def _standing(self, package_digest: str, trust: TrustRoot) -> list[Approval]:
         """All decisions on a package, without approvals from before one that took them back and is gone."""
