@@ -180,7 +180,9 @@ class TestPolicy:
         name = gate.version(1)
         package = gate.versions.named(name).package_digest
         with gate.database.write() as connection:
-            diff = evidence.store(connection, "diff", b'{"changed":{"share":0.2}}', package, None, "now", "rob")
+            diff = evidence.store(
+                connection, "diff", b'{"changes":{"changed":{"share":0.2}}}', package, None, "now", "rob"
+            )
 
         def approve(by: str, **terms: Any) -> Any:
             said = Terms(diff=diff, **terms)

@@ -67,10 +67,14 @@ class _Changed(msgspec.Struct):
     share: float
 
 
+class _Changes(msgspec.Struct):
+    changed: _Changed
+
+
 class _Diff(msgspec.Struct):
     """What of a decision diff the gate itself looks at: the share of rows that would be decided otherwise."""
 
-    changed: _Changed
+    changes: _Changes
 
 
 class _Judged(msgspec.Struct):
@@ -166,7 +170,7 @@ def _checked(terms: Terms, database: Database, version: Version, trust: TrustRoo
                 f"{found} is a {document.kind} of package {document.package_digest}, not a {kind} of {version.name}"
             )
         if kind == "diff":
-            share = msgspec.json.decode(document.document, type=_Diff).changed.share
+            share = msgspec.json.decode(document.document, type=_Diff).changes.changed.share
     policy, limits = trust.policy, trust.policy.limits_of(version.model)
     least = policy.class_of(share, version.model)
     if terms.risk is not None and RISKS.index(terms.risk) < RISKS.index(least):
