@@ -27,6 +27,7 @@ from interlock.core.clock import SystemClock, iso
 from interlock.core.hashing import digest
 from interlock.core.ids import uuid7_text
 from interlock.core.lifeline import Child
+from interlock.core.policy import Policy
 from interlock.core.project import Project
 from interlock.core.settings import Mode
 from interlock.model import features, oip, package, profile
@@ -93,6 +94,9 @@ class House:
         self.root_key = signing.generate()
         self.keys = {name: signing.generate() for name in ("ann", "rob", "rhea", "olga")}
         self.revoked: set[str] = set()
+        self.revision = 0
+        self.policy = Policy()
+        self.owners: dict[str, str] = {}
         self.roles: dict[str, tuple[trust.Role, ...]] = {
             "ann": ("author",),
             "rob": ("reviewer",),
@@ -123,12 +127,12 @@ class House:
         self.client.close()
         shutil.rmtree(self.project.sockets, ignore_errors=True)
 
-    def write_trust(self) -> None:
-        """Sign the trust root."""
+    def trust_root(self) -> trust.TrustRoot:
+        """The content of the trust root."""
         entries = tuple(
             trust.TrustedKey(
                 name,
-                name,
+                self.owners.get(name, name),
                 signing.key_id(key.public_key()),
                 signing.public_text(key.public_key()),
                 self.roles[name],
@@ -138,9 +142,13 @@ class House:
             for name, key in self.keys.items()
         )
         public = signing.public_text(self.root_key.public_key())
-        content = trust.TrustRoot(1, 1, self.project.root.name, self.mode, public, entries)
+        return trust.TrustRoot(1, self.revision, self.project.root.name, self.mode, public, entries, self.policy)
+
+    def write_trust(self) -> None:
+        """Sign the next revision of the trust root."""
+        self.revision += 1
         self.project.state.mkdir(exist_ok=True)
-        self.project.trust.write_bytes(trust.seal_trust(content, self.root_key))
+        self.project.trust.write_bytes(trust.seal_trust(self.trust_root(), self.root_key))
 
     def package(self, seed: int = 0, features_source: str = FEATURES) -> str:
         """Train a small real model, publish its package, return the digest."""
@@ -192,12 +200,15 @@ class House:
         PackageStore(self.project.packages).publish(work, found)
         return found
 
-    def approve(self, found: str, by: str = "rob", decision: Any = "approve", scope: Any = "serve") -> Path:
+    def approve(
+        self, found: str, by: str = "rob", decision: Any = "approve", scope: Any = "serve", **more: Any
+    ) -> Path:
         """Sign a decision."""
         own = by == "ann"
         predicate = approvals.Predicate(
             decision, scope, by, "ann", "looks right", iso(SystemClock().now()), None, "sha256:0", self_approved=own
         )
+        predicate = msgspec.structs.replace(predicate, **more)
         content = approvals.statement("flight-delay", found, predicate)
         return approvals.store_approval(self.project.approvals, content, self.keys[by])
 

@@ -177,14 +177,14 @@ def _progress(session: Flags) -> Any:
 
 
 def _sign(route: RouteDocument, sides: tuple[Setup, Setup], digest: str, params: list[str]) -> str:
-    """How somebody answers for what they saw: the digest goes into what they sign."""
+    """How somebody answers for what they saw: an approval binds the diff, the reason of a new revision names it."""
     before, after = sides
     why = f"--as NAME --reason 'diff {digest}'"
     steps = []
     if after.package != before.package:
         steps = [
             f"interlock review {after.candidate.subject.name}",
-            f"interlock approve {after.candidate.subject.name} {why}",
+            f"interlock approve {after.candidate.subject.name} --diff {digest} --as NAME --reason REASON",
         ]
     if params:
         steps.append(f"interlock params {route.endpoint} {' '.join(params)} {why}")

@@ -16,6 +16,7 @@ from interlock.core.project import Project, snake
 from interlock.core.settings import MonitorSettings
 from interlock.monitoring import alerts, checks, readings
 from interlock.monitoring.checks import Finding
+from interlock.monitoring.expiry import watch_approvals
 from interlock.monitoring.notify import deliver
 from interlock.monitoring.readings import Reading, name_of, reading_of
 from interlock.monitoring.windows import look
@@ -99,6 +100,7 @@ def watch_all(project: Project, database: Database) -> int:
     with closing(open_warehouse(project.warehouse, read_only=True)) as warehouse:
         for endpoint in RouteStore(project.routes).endpoints():
             try:
+                count += len(watch_approvals(project, database, endpoint, SystemClock().now()))
                 count += len(watch(project, database, warehouse, endpoint))
             except InterlockError as error:
                 log.warning("the monitors of %s will look again: %s", endpoint, error.message)
