@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from interlock.cli.output import Columns, Part
+from interlock.evaluation.loadtest import LoadTest
 from interlock.evaluation.metrics import metrics_of
 from interlock.evaluation.report import Report
+from interlock.evaluation.skew import Skew
+from interlock.registry.evidence import Evidence, decode
 
 
 def evidence(report: Report) -> list[Part]:
@@ -26,6 +29,25 @@ def evidence(report: Report) -> list[Part]:
         heads = ("slice", "n", "positives", shown, f"{shown} other", "verdict")
         parts += ["", Columns(_slices(report, shown), heads)]
     return [*parts, "", _proof(report)]
+
+
+def loadtest_line(name: str, found: Evidence | None) -> str:
+    """The newest load test in one sentence, with its digest."""
+    if found is None:
+        return f"load test: none yet (interlock loadtest {name})"
+    test = decode(found, LoadTest)
+    main = ", ".join(f"p99 {one.p99_ms:.3g} ms at {one.rate:g}/s" for one in test.steps if one.name != "search")
+    return f"load test: {main}; the deadline of {test.load.deadline_s:g} s breaks {test.limit}; {found.digest}"
+
+
+def skew_line(name: str, found: Evidence | None) -> str:
+    """The newest skew check in one sentence, with its digest."""
+    if found is None:
+        return f"skew: not checked yet (interlock skew {name})"
+    check = decode(found, Skew)
+    differing = [f"{one.name} in {one.share:.3g} of {one.n}" for one in check.inputs if one.mismatched]
+    said = f"differs: {', '.join(differing)}" if differing else "no input differs"
+    return f"skew: {said}; {check.found} of {check.rows} logged rows were in the extract; {found.digest}"
 
 
 def _metrics(report: Report) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from cyclopts import Parameter
 
-from interlock.cli.evidence import evidence
+from interlock.cli.evidence import evidence, loadtest_line, skew_line
 from interlock.cli.identity import As, acting
 from interlock.cli.output import Columns, Part, Reply
 from interlock.cli.session import Flags, Session
@@ -19,6 +19,7 @@ from interlock.evaluation.report import decode
 from interlock.model.features import FILE
 from interlock.model.package import verify
 from interlock.registry import evaluations
+from interlock.registry import evidence as documents
 from interlock.registry.approvals import Scope, read_decisions
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import CHAMPION
@@ -48,11 +49,15 @@ def review(version: str, /, *, session: Session) -> Reply:
     report = decode(stored.report)
     said = [msgspec.to_builtins(decision.predicate) for decision in decisions]
     source = package.files[FILE].decode()
+    loadtest = documents.latest(database, "loadtest", one.package_digest)
+    skew = documents.latest(database, "skew", one.package_digest)
     text: list[Part] = [
         f"{one.name}  {one.label}  by {one.author}, {one.created_at}",
         f"package {one.package_digest}",
         "",
         *evidence(report),
+        loadtest_line(one.name, loadtest),
+        skew_line(one.name, skew),
         "",
         "feature function (runs in the model server):",
         *(f"    {line}" for line in source.splitlines()),
@@ -67,6 +72,8 @@ def review(version: str, /, *, session: Session) -> Reply:
         {
             **row,
             "evaluation": stored.digest,
+            "loadtest": loadtest.digest if loadtest else None,
+            "skew": skew.digest if skew else None,
             "report": msgspec.to_builtins(report),
             "decisions": said,
             "features": source,

@@ -20,6 +20,7 @@ from interlock.store.tables import alerts
 _FIRST_CHECK = {
     "drift": "did the source of this input change? compare the counts a bin: interlock monitors {endpoint} --json",
     "score": "did an input drift too? if none did, look at what was deployed: interlock audit --subject {endpoint}",
+    "skew": "which values differ, and who was first to change? interlock skew MODEL:V --endpoint {endpoint}",
     "class": "was THRESHOLD changed? interlock params {endpoint}",
     "volume": "does the gateway answer, and do clients call it? interlock status",
 }
@@ -52,6 +53,8 @@ class Row(msgspec.Struct, frozen=True):
         """What, since when, number against threshold, n, version."""
         kind, window, *subject = self.monitor.split(":", 2)
         number = "no value" if self.value is None else f"{self.value:.3g} against {self.threshold:.3g}"
+        if kind == "skew":
+            number += f" ({msgspec.json.decode(self.detail)['method']})"
         return (
             f"{' of '.join([kind, *subject])} at {self.endpoint} is {self.state} since {self.since[:10]}: "
             f"{number} in the {window} from {self.window_start[:16]} (n = {self.n}, version {self.version or 'none'})"
