@@ -30,6 +30,7 @@ from interlock.evaluation.subjects import registered
 from interlock.model.package import read_manifest
 from interlock.monitoring import alerts
 from interlock.monitoring.passes import watch
+from interlock.monitoring.readings import latest
 from interlock.predlog.record import Prediction
 from interlock.registry import evaluations, evidence
 from interlock.registry.packages import PackageStore
@@ -79,7 +80,7 @@ class Flights(Insight):
             writer.writerow(["id", "seen", "distance", "temp", "stops", "carrier", "late"])
             for one in known:
                 distance, temp, stops, carrier, at = ((column or [None])[0] for column in one.inputs)
-                when = iso(from_us(at))  # type: ignore[arg-type]  # microseconds
+                when = iso(from_us(at))
                 writer.writerow([one.request_id, when, distance, temp, stops, carrier, False])
         self.warehouse.load("flights", path, replace=True)
 
@@ -95,7 +96,7 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flights]:
     made = Flights(tmp_path_factory.mktemp("flights"))
     known = made.ask(made.serving, [f"N{number}" for number in range(700)], START)
     served = [
-        replace(one, inputs=[[one.inputs[0][0] * 1.609], *one.inputs[1:]]) if at % 10 < 3 else one  # type: ignore[index,operator,list-item]  # a list of floats
+        replace(one, inputs=[[one.inputs[0][0] * 1.609], *one.inputs[1:]]) if at % 10 < 3 else one  # type: ignore[index]  # a list of floats
         for at, one in enumerate(known)
     ]
     twice = [[*column, *column] for column in known[9].inputs]  # type: ignore[misc]  # a list
@@ -148,13 +149,22 @@ def test_the_newest_requests_alone_and_another_key(flights: Flights) -> None:
 
 def test_the_monitor_names_the_input(flights: Flights) -> None:
     (reading,) = watch(flights.project, flights.database, flights.warehouse, E, START + timedelta(days=2))
-    assert (reading.monitor, reading.value, reading.threshold, reading.n, reading.verdict) == (
-        "skew:day", pytest.approx(208 / 689), 0.01, 689, "alert",
-    )  # fmt: skip
+    assert (reading.monitor, reading.threshold, reading.n, reading.verdict) == ("skew:day", 0.01, 689, "alert")
+    assert reading.value == pytest.approx(208 / 689)
     assert reading.detail["counts"] == [208, 0, 0, 0, 0]
     (alert,) = alerts.listed(flights.database)
     assert "0.302 against 0.01 (skew, most of it in distance)" in alert.sentence
     assert "interlock skew" in alert.first_check
+
+
+def test_a_monitor_that_fails_does_not_silence_the_others(flights: Flights) -> None:
+    config, text = flights.project.config, flights.project.config.read_text()
+    hourly = text.replace('kind = "skew"', 'kind = "skew"\nwindow = "hour"')
+    config.write_text(hourly.replace("[skew]", '[[monitors]]\nkind = "volume"\n[skew]\nkey = "tail"'))
+    with pytest.raises(Misconfigured, match="tail"):
+        watch(flights.project, flights.database, flights.warehouse, E, START + timedelta(days=2))
+    config.write_text(text)
+    assert "volume:day" in {one.monitor for one in latest(flights.database, E)}
 
 
 def test_a_slow_server_breaks_the_deadline_where_arithmetic_says(flights: Flights) -> None:

@@ -17,7 +17,7 @@ from interlock.model.skew import apart
 
 
 def step(rate: float, verdict: Verdict) -> Step:
-    return Step("search", rate, 1.0, 100, 0, 0, 1.0, 1.0, 1.0, 1.0, 0.0, verdict, "")
+    return Step("search", rate, 1.0, 100, 0, 0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.1, verdict, "")
 
 
 def verdict(rate: float, capacity: float, client: float) -> Verdict:

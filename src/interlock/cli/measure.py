@@ -22,7 +22,8 @@ from interlock.registry.versions import Versions
 from interlock.store.database import Database
 from interlock.warehouse.ducklake import open_warehouse
 
-STEP = ("name", "rate", "n", "errors", "unanswered", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "lag_p99_ms", "verdict")
+LATENCIES = ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "lag_p99_ms", "client_cpu")
+STEP = ("name", "rate", "n", "errors", "unanswered", *LATENCIES, "verdict")
 
 
 def loadtest(version: str, /, *, session: Session, rate: float | None = None, seconds: float = 5.0) -> Reply:

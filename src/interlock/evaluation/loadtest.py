@@ -97,7 +97,7 @@ def load_test(
         Usage: so few requests that their percentiles say nothing.
         InterlockError: the server does not start, does not answer, or ends; PredictionFailed: it refuses a request.
     """
-    if not load.rate * load.seconds >= FEWEST:
+    if not (load.seconds > 0 and load.rate * load.seconds >= FEWEST):
         raise Usage(
             f"{load.rate:g} requests a second for {load.seconds:g} s are under {FEWEST}", next="raise --seconds"
         )
@@ -113,6 +113,8 @@ def load_test(
                 code = server.child.process.wait(1.0)
                 raise InterlockError(f"the model server ended during the load test (exit code {code})") from None
             raise InterlockError(f"the model server does not answer: {lost.exceptions[0]!r}") from None
+        broken = min((one.rate for one in steps if one.verdict == "broken"), default=None)
+        held = [one.rate for one in steps if one.verdict == "held" and (broken is None or one.rate < broken)]
         return LoadTest(
             format=1,
             subject=candidate.subject,
@@ -124,8 +126,8 @@ def load_test(
             seed=SEED,
             alone_ms=round(alone * 1000, 3),
             steps=tuple(steps),
-            held_rate=max((one.rate for one in steps if one.verdict == "held"), default=0.0),
-            breaks_rate=min((one.rate for one in steps if one.verdict == "broken"), default=None),
+            held_rate=max(held, default=0.0),
+            breaks_rate=broken,
             start_seconds=server.start_seconds(),
             memory_mb=round(int(_lines(f"/proc/{server.child.pid}/status", "VmHWM").split()[0]) / 1024, 1),
             package_bytes=sum(one.size for one in candidate.package.manifest.files),

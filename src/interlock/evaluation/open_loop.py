@@ -18,7 +18,7 @@ import msgspec
 
 CONNECTIONS = 64
 TICK, ANSWER_SECONDS = 0.001, 60.0
-LATE_MS, LATE_SHARE = 20.0, 0.1
+LATE_MS, LATE_SHARE, BUSY = 20.0, 0.1, 0.8
 GROWTH_SHARE, GROWTH_REQUESTS = 0.1, 5
 Name = Literal["expected", "twice", "search"]
 Verdict = Literal["held", "broken", "client"]
@@ -28,8 +28,9 @@ class Step(msgspec.Struct, frozen=True):
     """`n` requests at `rate` a second for so long; nearest-rank percentiles in ms.
 
     errors: answers other than 200, of which `said` is the first. unanswered: not even sent within the deadline.
-    verdict: broken = one of these, p99 over the deadline, or a queue that grew by a tenth of what came. client = the client
-    was late by 20 ms (lag_p99_ms) and that is a tenth of p99: it, not the server, was the limit.
+    verdict: broken = one of these, p99 over the deadline, or a queue that grew by a tenth of what came. client = likewise,
+    but the client was late (lag_p99_ms) by 20 ms and a tenth of p99, or had no processor time left (client_cpu, of one
+    core): it, not the server, was the limit.
     """
 
     name: Name
@@ -43,6 +44,7 @@ class Step(msgspec.Struct, frozen=True):
     p99_ms: float
     p999_ms: float
     lag_p99_ms: float
+    client_cpu: float
     verdict: Verdict
     said: str
 
@@ -83,7 +85,7 @@ class Client:
         self._latencies, self.said = [], []
         lags: list[float] = []
         queue: list[list[int]] = [[], [], [], []]  # its length in each quarter of the time
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         due, end = began + self._random.expovariate(rate), began + seconds
         while (now := time.perf_counter()) < end:
             while due <= now:
@@ -92,6 +94,7 @@ class Client:
                 due += self._random.expovariate(rate)
             queue[int(4 * (now - began) / seconds)].append(len(lags) - len(self._latencies))
             await asyncio.sleep(max(0.0, min(due - time.perf_counter(), TICK)))
+        cpu = round((time.process_time() - cpu) / (time.perf_counter() - began), 3)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._due.join(), self._deadline)
         late = [time.perf_counter() - self._due.get_nowait() for _ in range(self._due.qsize())]
@@ -101,12 +104,13 @@ class Client:
         latencies = sorted([*self._latencies, *late])
         p50, p90, p99, p999 = (round(_percentile(latencies, one) * 1000, 3) for one in (0.5, 0.9, 0.99, 0.999))
         lag = round(_percentile(sorted(lags), 0.99) * 1000, 3)
-        mean = [sum(one) / max(len(one), 1) for one in queue]
-        grown = mean[3] - mean[1] > GROWTH_SHARE * rate * seconds / 2 + GROWTH_REQUESTS
+        shortest = [min(one, default=0) for one in queue]  # a hiccup's queue goes away again, one that grows does not
+        grown = shortest[3] - shortest[1] > GROWTH_SHARE * rate * seconds / 2 + GROWTH_REQUESTS
         broken = bool(self.said or late) or p99 > 1000 * self._deadline or grown
-        verdict: Verdict = "client" if lag > max(LATE_MS, LATE_SHARE * p99) else "broken" if broken else "held"
+        limit = lag > max(LATE_MS, LATE_SHARE * p99) or cpu > BUSY
+        verdict: Verdict = "held" if not broken else "client" if limit else "broken"
         errors, said = len(self.said), self.said[0] if self.said else ""
-        return Step(name, rate, seconds, len(lags), errors, len(late), p50, p90, p99, p999, lag, verdict, said)
+        return Step(name, rate, seconds, len(lags), errors, len(late), p50, p90, p99, p999, lag, cpu, verdict, said)
 
 
 def _percentile(ascending: Sequence[float], share: float) -> float:

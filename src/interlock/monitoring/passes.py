@@ -51,9 +51,13 @@ def watch(
         raise Misconfigured("two [[monitors]] have the same kind and window", next="make them one in interlock.toml")
     if f"interlock.predictions_{snake(endpoint)}" not in {table.name for table in warehouse.tables()}:
         return []  # nobody has asked yet
-    packages, found = PackageStore(project.packages), []
+    packages, found, failed = PackageStore(project.packages), [], []
     for name, monitor in monitors.items():
-        findings = _judge(database, warehouse, endpoint, name, monitor, packages, settings, at, final=final)
+        try:
+            findings = _judge(database, warehouse, endpoint, name, monitor, packages, settings, at, final=final)
+        except InterlockError as error:  # an extract that fails, say; the other monitors watch on, then it is told
+            failed.append(error)
+            continue
         new = [reading_of(endpoint, monitor, finding, at) for finding in findings]
         new.sort(key=lambda reading: reading.window_start)
         with database.write() as connection:
@@ -61,6 +65,8 @@ def watch(
                 if readings.keep(connection, reading):
                     alerts.observe(connection, reading, at)
         found += new
+    if failed:
+        raise failed[0]
     return found
 
 
