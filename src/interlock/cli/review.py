@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from interlock.cli.evidence import diff_line, evidence
+from interlock.cli.evidence import diff_line, evidence, loadtest_line, skew_line
 from interlock.cli.identity import As, acting
 from interlock.cli.output import Columns, Part, Reply
 from interlock.cli.session import Flags, Session
@@ -61,6 +61,8 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
     said = [msgspec.to_builtins(decision.predicate) for decision in decisions]
     source = package.files[FILE].decode()
     diff = documents.latest(database, "diff", one.package_digest)
+    loadtest = documents.latest(database, "loadtest", one.package_digest)
+    skew = documents.latest(database, "skew", one.package_digest)
     text: list[Part] = [
         f"{one.name}  {one.label}  by {one.author}, {one.created_at}",
         f"package {one.package_digest}",
@@ -68,6 +70,8 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
         "",
         *evidence(report),
         diff_line(one.name, diff),
+        loadtest_line(one.name, loadtest),
+        skew_line(one.name, skew),
         "",
         "feature function (runs in the model server):",
         *(f"    {line}" for line in source.splitlines()),
@@ -89,6 +93,8 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
             **row,
             "evaluation": stored.digest,
             "diff": diff.digest if diff else None,
+            "loadtest": loadtest.digest if loadtest else None,
+            "skew": skew.digest if skew else None,
             "report": msgspec.to_builtins(report),
             "decisions": said,
             "features": source,
