@@ -17,19 +17,18 @@ from interlock.cli.session import Flags, Session
 from interlock.core.clock import SystemClock, iso
 from interlock.core.errors import NotFound, Usage
 from interlock.core.files import write_atomic
-from interlock.core.project import Project
 from interlock.evaluation import diff_views as views
 from interlock.evaluation.diff import Diff, encode
 from interlock.evaluation.differ import Question
 from interlock.evaluation.differ import diff as replay
 from interlock.evaluation.logged import Span
 from interlock.evaluation.sides import OBEYED, Setup
-from interlock.evaluation.subjects import registered
+from interlock.evaluation.subjects import endpoint_of, registered
 from interlock.model.conditions import Conditions
 from interlock.model.signature import Signature
 from interlock.registry import evidence
 from interlock.registry.packages import PackageStore
-from interlock.registry.routes import RouteDocument, RouteStore, Rule
+from interlock.registry.routes import RouteDocument, Rule
 from interlock.registry.versions import Versions
 from interlock.release.parameters import changed_parameters, check_fixed
 from interlock.release.rules import make_rule
@@ -92,7 +91,10 @@ def diff(
         raise Usage(f"--last {last}: at least 1")
     if not (after or params or rule):
         raise Usage("there is nothing to compare", next=f"interlock diff {before} MODEL:V, or --params THRESHOLD=0.4")
-    route = RouteStore(project.routes).read(endpoint or _endpoint(project, first.subject.model), trust)
+    model = first.subject.model
+    route = endpoint_of(project, model, endpoint)
+    if route is None:
+        raise NotFound(f"no endpoint serves {model}", next=f"interlock deploy {model}:V --to {model} --as champion")
     arms = {one.name: one.package_digest for one in route.arms}
     changed = _parameters(route, params, second.package.manifest.signature)
     rules = _rules(route.rules, rule, then, output, arm, second.package.manifest.signature)
@@ -118,16 +120,6 @@ def told(found: Diff, digest: str) -> list[Part]:
     for one in views.sections(found):
         parts += ["", one.title + (f": {one.note}" if one.note else ""), Columns(one.rows, one.columns)]
     return [*parts, "", f"kept as diff {digest}"]
-
-
-def _endpoint(project: Project, model: str) -> str:
-    routes, trust = RouteStore(project.routes), trust_of(project)
-    found = [name for name in routes.endpoints() if model in {arm.model for arm in routes.read(name, trust).arms}]
-    if not found:
-        raise NotFound(f"no endpoint serves {model}", next=f"interlock deploy {model}:V --to {model} --as champion")
-    if len(found) > 1:
-        raise Usage(f"{', '.join(found)} serve {model}", next=f"name one: --endpoint {found[0]}")
-    return found[0]
 
 
 def _parameters(route: RouteDocument, params: list[str], signature: Signature) -> Any:
