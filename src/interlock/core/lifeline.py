@@ -9,6 +9,7 @@ import contextlib
 import gc
 import math
 import os
+import queue
 import signal
 import subprocess
 import threading
@@ -85,6 +86,14 @@ class Child:
         if self.process.poll() is None:
             self.process.send_signal(number)
 
+    def tell(self, line: str) -> None:
+        """Send a line to a child that listens to `tie_to_parent(...)`.
+
+        Raises:
+            BrokenPipeError: it is gone.
+        """
+        os.write(self._write, f"{line}\n".encode())
+
     def stop(self, grace: float) -> int:
         """SIGTERM, then after `grace` seconds SIGKILL to its whole group; the exit code."""
         self.signal(signal.SIGTERM)
@@ -112,19 +121,26 @@ def spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def tie_to_parent(*, grace: float = 0.0) -> None:
+def tie_to_parent(*, grace: float = 0.0) -> queue.SimpleQueue[str] | None:
     """In a child: when the parent is gone, SIGTERM ourselves and, after `grace` seconds, SIGKILL our whole group.
 
-    Does nothing for a process that was started by hand.
+    Returns where the lines arrive that the parent tells; None in a process that was started by hand.
     """
     number = os.environ.pop(VARIABLE, None)
-    if number is not None:
-        threading.Thread(target=_watch, args=(int(number), grace), name="lifeline", daemon=True).start()
+    if number is None:
+        return None
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_watch, args=(int(number), grace, lines), name="lifeline", daemon=True).start()
+    return lines
 
 
-def _watch(read: int, grace: float) -> None:
+def _watch(read: int, grace: float, lines: queue.SimpleQueue[str]) -> None:
     os.set_inheritable(read, False)
-    os.read(read, 1)
+    told = b""
+    while data := os.read(read, 4096):
+        *whole, told = (told + data).split(b"\n")
+        for line in whole:
+            lines.put(line.decode())
     if grace:
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Event().wait(grace)

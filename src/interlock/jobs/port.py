@@ -17,6 +17,10 @@ EXIT_RETRY = 75
 """A step's exit code (EX_TEMPFAIL) for a failure that may pass; death by a signal counts as one too."""
 
 
+NEXT = "\t"
+"""Between run id, step, attempt folder and log, in the line that tells a step's process what to do next."""
+
+
 class StepSpec(msgspec.Struct, frozen=True):
     """One step of a pipeline and how patiently it is run.
 
@@ -58,6 +62,19 @@ def read_error(attempt_folder: Path) -> StepError | None:
     """What `write_error` left; None if the step died without a word."""
     try:
         return msgspec.json.decode((attempt_folder / "error.json").read_bytes(), type=StepError)
+    except FileNotFoundError:
+        return None
+
+
+def write_done(attempt_folder: Path, peak_mb: float) -> None:
+    """For the step's process: the step is done, with so much memory at the most; the process can do the next one."""
+    write_atomic(attempt_folder / "done", str(peak_mb).encode())
+
+
+def read_done(attempt_folder: Path) -> float | None:
+    """What `write_done` left; None while the step goes on."""
+    try:
+        return float((attempt_folder / "done").read_bytes())
     except FileNotFoundError:
         return None
 

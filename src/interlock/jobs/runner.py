@@ -1,7 +1,8 @@
-"""Carries a run: one step after the other, each attempt a child process with a folder and a log of its own.
+"""Carries a run: one step after the other, in a child process, each attempt with a folder and a log of its own.
 
-The child is `COMMAND RUN_ID STEP ATTEMPT_FOLDER`, started in the project's directory in a process group of its own. The
-whole group is killed when the attempt's time is over, the run is called off, or the worker leaves or dies.
+The child is `COMMAND RUN_ID STEP ATTEMPT_FOLDER`, started in the project's directory in a process group of its own. One that
+does not end with its step is told the next one, because importing what a step needs takes longer than many a step. The whole
+group is killed when the run ends, an attempt fails or its time is over, the run is called off, or the worker leaves or dies.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from interlock.core.lifeline import Child
 from interlock.core.project import Project
-from interlock.jobs.port import EXIT_RETRY, StepError, StepSpec, read_error
+from interlock.jobs.port import EXIT_RETRY, NEXT, StepError, StepSpec, read_done, read_error
 from interlock.jobs.records import Attempt, AttemptState, Runs
 
 LOOK_SECONDS = 0.1
@@ -51,6 +52,8 @@ class Runner:
         self._leaving = threading.Event()
         self._busy = threading.Lock()
         self._peak_mb: float | None = None
+        self._idle: Child | None = None
+        """Has done its step, and waits for the next."""
 
     def run(self, run_id: str) -> None:
         """Bring the run to its end, beginning at the first step that is not done.
@@ -71,6 +74,10 @@ class Runner:
                 text = f"the worker failed: {type(error).__name__}: {error}"
                 self._runs.end(run_id, "failed", StepError("error", text, "read .interlock/logs/worker.log"))
                 raise
+            finally:
+                if self._idle is not None:
+                    _end(self._idle)
+                    self._idle = None
 
     def leave(self) -> None:
         """Kill the step that is running and take no further run; returns when that is done."""
@@ -120,30 +127,45 @@ class Runner:
         return error, again
 
     def _child(self, attempt: Attempt, step: StepSpec) -> int | None:
-        """The exit code of the attempt's process, or None if its time ran out. Its group is dead on return."""
+        """0 when the step is done, else the exit code of its process, or None if its time ran out; its group is dead then."""
         folder, log = self._folder(attempt), self._project.root / attempt.log
         _remove(folder)
         folder.mkdir(parents=True)
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
-            child = Child(
-                [*self._command, attempt.run_id, attempt.name, str(folder)],
-                environment=self._environment,
-                output=output,
-                directory=self._project.root,
-            )
+        child = self._started(attempt, folder, log)
         try:
             self._runs.set_pid(attempt, child.pid)
             deadline = time.monotonic() + step.timeout_seconds
             while time.monotonic() < deadline:
                 if (code := child.wait(LOOK_SECONDS)) is not None:
                     return code
+                if (peak := read_done(folder)) is not None:
+                    self._idle, self._peak_mb = child, peak
+                    return 0
                 self._look(attempt.run_id)
             return None
         finally:
-            child.kill_group()
-            child.wait()
-            self._peak_mb = child.peak_mb
+            if self._idle is not child:
+                _end(child)
+                self._peak_mb = child.peak_mb
+
+    def _started(self, attempt: Attempt, folder: Path, log: Path) -> Child:
+        """The process that does the step: the one that has done those before, or a new one."""
+        child, self._idle = self._idle, None
+        log.write_bytes(b"")
+        if child is not None:
+            try:
+                child.tell(NEXT.join((attempt.run_id, attempt.name, str(folder), str(log))))
+                return child
+            except BrokenPipeError:  # it died while it waited
+                _end(child)
+        with log.open("wb") as output:
+            return Child(
+                [*self._command, attempt.run_id, attempt.name, str(folder)],
+                environment=self._environment,
+                output=output,
+                directory=self._project.root,
+            )
 
     def _verdict(self, attempt: Attempt, step: StepSpec, code: int | None) -> tuple[StepError | None, bool]:
         """What an exit code means; the reason goes to the end of the log too."""
@@ -176,6 +198,11 @@ class Runner:
 
     def _folder(self, attempt: Attempt) -> Path:
         return self._project.work / attempt.run_id / f"{attempt.name}-{attempt.attempt}"
+
+
+def _end(child: Child) -> None:
+    child.kill_group()
+    child.wait()
 
 
 def _remove(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """`python -m interlock.processes.step RUN_ID STEP ATTEMPT_FOLDER`: one step of a training run.
 
-Exit 0: done. 1: failed for good, 75: another attempt may help; the reason is in ATTEMPT_FOLDER/error.json, and the way
-there on stdout, which is the step's log.
+Done: ATTEMPT_FOLDER/done, and the process waits to be told the next step. Exit 1: failed for good, 75: another attempt may
+help; the reason is in ATTEMPT_FOLDER/error.json, and the way there on stdout, which is the step's log.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from interlock.core.errors import Conflict, InterlockError
 from interlock.core.lifeline import tie_to_parent
 from interlock.core.project import Project
-from interlock.jobs.port import EXIT_REFUSED, EXIT_RETRY, write_error
+from interlock.jobs.port import EXIT_REFUSED, EXIT_RETRY, NEXT, write_done, write_error
 
 _HALF = str(max(1, len(os.sched_getaffinity(0)) // 2))
 POOLS = {
@@ -26,14 +26,35 @@ POOLS = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 """Half of the cores, and no spinning: a pool on busy cores made HistGradientBoosting ten times slower than one thread."""
+FORGET_PEAK = "5"
+"""What /proc/self/clear_refs takes to measure the most memory anew."""
 
 
 def main() -> int:
-    """Do the step and say how it went."""
-    tie_to_parent()
-    run, step, attempt = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    """Do the step, and those that are told afterwards, as long as they go well."""
+    lines = tie_to_parent()
     for name, value in POOLS.items():  # before anything imports numpy
         os.environ.setdefault(name, value)
+    run, step, attempt = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    while True:
+        code = _do(run, step, attempt)
+        if code or lines is None:
+            return code
+        write_done(attempt, _peak_mb())
+        run, step, folder, file = lines.get().split(NEXT)
+        attempt = Path(folder)
+        Path("/proc/self/clear_refs").write_text(FORGET_PEAK)
+        with open(file, "ab") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+
+
+def _peak_mb() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def _do(run: str, step: str, attempt: Path) -> int:
     try:
         _work(run, step, attempt)
     except InterlockError as error:
