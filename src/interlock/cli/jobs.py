@@ -6,11 +6,13 @@ from typing import Any
 
 import msgspec
 
+from interlock.cli.identity import somebody
 from interlock.cli.output import Columns, Reply, cell
 from interlock.cli.session import Flags, Session
 from interlock.core.clock import parse_time
 from interlock.jobs.client import Jobs, RunDetails
 from interlock.jobs.records import Attempt, Run
+from interlock.release import audit
 from interlock.store.database import Database
 
 
@@ -70,6 +72,7 @@ def cancel(run: str, /, *, session: Session) -> Reply:
     """
     jobs = jobs_of(session)
     jobs.cancel(run)
+    _remember(session, "job cancel", jobs.show(run))
     return Reply(run_row(jobs.show(run)), (f"run {run} is cancelled",), f"interlock jobs retry {run}")
 
 
@@ -80,8 +83,16 @@ def retry(run: str, /, *, session: Session) -> Reply:
         run: The run's id.
     """
     jobs = jobs_of(session)
+    before = jobs.show(run)
     jobs.retry(run)
+    _remember(session, "job retry", jobs.show(run), before.state)
     return Reply(run_row(jobs.show(run)), (f"run {run} is queued again",), f"interlock jobs logs {run} --follow")
+
+
+def _remember(session: Flags, action: str, run: RunDetails, before: str | None = None) -> None:
+    was = None if before is None else {"state": before}
+    now = {"run": run.id, "state": run.state}
+    audit.append(Database(session.project.database), somebody(None), action, run.model, was, now)
 
 
 def jobs_of(session: Flags) -> Jobs:

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
+from interlock.cli.moments import moment
 from interlock.cli.output import Columns, Reply, items
 from interlock.cli.session import Session
-from interlock.core.clock import SystemClock, iso, parse_span, parse_time
+from interlock.core.clock import iso
 from interlock.core.errors import NotFound, Usage
 from interlock.core.project import Project, snake
 from interlock.predlog.reconcile import Held, Reconciliation, read_held
@@ -43,21 +44,11 @@ def predictions(endpoint: str, /, *, session: Session, since: str = "", where: s
     """
     warehouse = log_of(session.project, endpoint)
     sql = ROWS.replace("TABLE", f"predictions_{snake(endpoint)}").replace("WHERE", where)
-    table = warehouse.query(sql, {"since": _since(since), "rows": limit})
+    table = warehouse.query(sql, {"since": iso(moment("--since", since)) if since else "1970-01-01T00:00:00Z", "rows": limit})
     answers = tuple(name for name in table.column_names if name.startswith("out_"))
     rows = table.to_pylist()
     step = f"interlock explain {rows[0]['prediction_id']}" if rows else f"interlock predict {endpoint} --sample"
     return items(rows, (*SHOWN, *answers), empty="no such rows", next=step)
-
-
-def _since(text: str) -> str:
-    if not text:
-        return "1970-01-01T00:00:00Z"
-    ago = parse_span(text)
-    try:
-        return iso(SystemClock().now() - ago if ago else parse_time(text))
-    except (ValueError, OverflowError):
-        raise Usage(f"--since {text}: no time with an offset, nor a span", next="as in: --since 1h") from None
 
 
 def reconcile(endpoint: str, /, *, session: Session, ids: Path | None = None, wait: float = 0.0) -> Reply:
