@@ -8,7 +8,7 @@ LOCK := .venv-pins/bin/uv pip compile --no-config --quiet --universal --python-v
 	--generate-hashes --no-annotate --custom-compile-command "make pins" --group build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-faults bench up generate pins clean
+.PHONY: help demo test check test-faults test-mlflow bench up generate pins clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +28,9 @@ check: .venv/.dev ## check format, lint, types and import contracts
 test-faults: .venv/.dev ## run the long tests: kills, full disks, hung peers
 	$(BIN)/pytest -m long
 
+test-mlflow: .venv/.dev ## run the tests that need a real MLflow server; the first time installs 780 MB
+	$(BIN)/pytest -m long tests/integration/test_mlflow.py
+
 bench: .venv/.dev ## run every benchmark; needs wrk, and the first time 1.9 GB for the peers
 	@set -e; for script in bench/bench_*.py; do $(BIN)/python -m "bench.$$(basename "$$script" .py)"; done
 
@@ -44,7 +47,7 @@ pins: .venv-pins/bin/uv ## renew requirements/*.txt from pyproject.toml
 	$(LOCK) -c requirements/dev.txt -o requirements/build.txt
 
 clean: ## remove environments, caches and build results
-	rm -rf .venv .venv-pins .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-pins .venv-peers .venv-mlflow build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # An environment per checkout; the stamp .venv/.NAME says that the pins of requirements/NAME.txt are in it.
 # Compiled on all cores and without the packages' own tests and the installer: a tenth of the disk and a fifth of the time less than pip's way.

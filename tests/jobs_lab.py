@@ -14,22 +14,30 @@ from interlock.core.lifeline import Child
 from interlock.core.project import Project
 from interlock.jobs.client import Jobs, RunDetails
 from interlock.jobs.port import RunSpec
+from interlock.jobs.records import Runs
 from interlock.jobs.schedules import Schedules
 from interlock.store.database import Database
 
 SCRIPT = Path(__file__).with_name("tiny_pipeline.py")
 PATIENCE = 30.0
+SETTINGS = """
+model = "tiny"
+recipe = "recipe:train"
+extract = { sql = "SELECT 1", id = "id", event_time = "at", label = "label" }
+inputs = {}
+"""
 
 
 class Lab:
     """Submits runs of the tiny pipeline and starts workers; `close` ends what it started."""
 
-    def __init__(self, root: Path, **environment: str) -> None:
+    def __init__(self, root: Path, settings: str = "", **environment: str) -> None:
         root.mkdir(parents=True, exist_ok=True)
-        (root / "interlock.toml").touch()
+        (root / "interlock.toml").write_text(SETTINGS + settings)
         self.project = Project(root)
         self.database = Database(self.project.database, create=True)
         self.jobs = Jobs(self.project, self.database)
+        self.runs = Runs(self.database)
         self.schedules = Schedules(self.database)
         self.environment = {**os.environ, **environment}
         self.workers: list[Child] = []

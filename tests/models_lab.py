@@ -50,7 +50,7 @@ class Packaged:
         function = load_source(source.encode(), digest(source.encode()))
         parts = split(made.split, self.table.ids, self.table.times, None)
         recipe = Recipe(train, RecipeMark(task, features), "")
-        signature = signature_of(made, recipe, self.table, parts)
+        signature = signature_of(made, task, self.table, parts)
         self.fitted: Fitted = fit(recipe, function, signature, self.table, parts, {}, self.log.append)
         record = ExtractRecord("", "", {}, "id", "at", "label", "sha256:0", 1, len(frame), ())
         self.built: Built = build(

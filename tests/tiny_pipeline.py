@@ -7,6 +7,10 @@ A run's parameters say what each step does; `ok` where they say nothing:
     flaky N    fails N times in a way that may pass
     die        is killed by a signal
     hang       starts a child that hangs, and hangs, unless the project has a file `let-go`
+    eat N      fills N megabytes
+    read STEP  says what that step has published
+
+Every step that ends well publishes a line with its name and its run.
 """
 
 from __future__ import annotations
@@ -58,6 +62,12 @@ def step(run_id: str, name: str, folder: Path) -> int:
             grandchild = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
             say(f"hanging: {os.getpid()} {grandchild.pid}")
             threading.Event().wait()
+        case ["eat", megabytes]:
+            assert len(b"x" * (int(megabytes) << 20))
+        case ["read", other]:
+            say((folder.parent / other / "made").read_text())
+    (folder.parent / name).mkdir(exist_ok=True)
+    (folder.parent / name / "made").write_text(f"{name} of {run_id}")
     return 0
 
 

@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 import interlock.store.database as database
+from interlock.core.clock import SystemClock, parse_time
 from interlock.core.errors import Misconfigured
 from interlock.store.tables import metadata
 
@@ -40,10 +41,21 @@ def test_an_older_database_is_brought_up_with_its_rows(tmp_path: Path) -> None:
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
         connection.execute(text("insert into ticks values ('nightly', '2013-06-01T00:00:00Z', 'r')"))
+        connection.execute(
+            text("insert into runs values ('r', 'm', '{}', 'failed', 'ann', null, '', '', '', '', null)")
+        )
+        connection.execute(text("insert into steps values ('r', 1, 'train', 1, 'failed', '', '', 1, null, 'log')"))
+        connection.execute(
+            text("insert into schedules values ('nightly', '0 3 * * *', 'UTC', '{}', 'active', 'ann', '')")
+        )
     made.close()
     again = database.Database(path)
     with again.read() as connection:
-        assert connection.execute(text("select run_id from ticks")).scalar_one() == "r"
+        assert connection.execute(text("select run_id, state from ticks")).one() == ("r", "made")
+        assert connection.execute(text("select priority, untold from runs")).one() == (0, None)
+        assert connection.execute(text("select peak_mb from steps")).one() == (None,)
+        catch_up, seen_at = connection.execute(text("select catch_up, seen_at from schedules")).one()
+        assert (catch_up, parse_time(seen_at) <= SystemClock().now()) == ("last", True)
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     again.close()
 

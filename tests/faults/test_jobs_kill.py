@@ -51,7 +51,7 @@ def test_after_kill_9_the_next_worker_goes_on_at_the_interrupted_step(lab: Lab) 
         ("train", 2, "succeeded"),
         ("register", 1, "succeeded"),
     ]
-    assert not (lab.project.work / run_id).exists()
+    assert sorted(path.name for path in (lab.project.work / run_id).iterdir()) == ["extract", "register", "train"]
 
 
 def test_a_living_worker_takes_over_the_run_of_a_dead_one(lab: Lab) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from tests.commands import Commands
 from tests.training_lab import FEATURES, HEAD, RECIPE, ROWS, Lab
 
+from interlock.cli import run
 from interlock.core.errors import Misconfigured, RecipeFailed, Refused, Usage
 from interlock.core.hashing import digest
 from interlock.core.settings import ExtractSettings, SplitSettings
@@ -121,6 +122,33 @@ def test_a_second_version_is_held_against_the_champion(lab: Lab, second: Run) ->
     assert {one.metric for one in report.paired} >= {"auc", "brier", "log_loss"}
     assert all(one.n == report.rows.n for one in report.paired)
     assert report.against_metrics["brier"] == pytest.approx(report_of(lab, 1).metrics["brier"])
+    assert {one.input: one.verdict for one in report.shifts} == dict.fromkeys(
+        ("amount", "visits", "member", "plan"), "too small"
+    )
+    assert report.disagreements
+    assert report.confusion is not None
+    assert report.confusion.champion is not None
+    assert report.importance is not None
+    assert report.importance.inputs[0].input == "visits"
+    assert {name for name, one in report.intervals.items() if one.low <= report.metrics[name] <= one.high} >= {
+        "auc",
+        "brier",
+    }
+
+
+def test_a_review_writes_a_page_and_a_card(
+    lab: Lab, second: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, card = tmp_path / "out" / "review.html", tmp_path / "card.md"
+    words = ["review", "flight-delay:2", "--project", str(lab.project.root), "--html", str(page), "--card", str(card)]
+    assert run([*words, "--json"]) == 0
+    told = msgspec.json.decode(capsys.readouterr().out)
+    assert told["wrote"] == [str(page), str(card)]
+    text = page.read_text()
+    assert "compared with flight-delay:1" in text
+    assert "CUT = 10" in text
+    assert told["evaluation"] in text
+    assert card.read_text().startswith("---\nlibrary_name: sklearn\n")
 
 
 def test_two_versions_are_evaluated_again_on_identical_rows(lab: Lab, second: Run) -> None:
@@ -137,7 +165,6 @@ def test_registering_again_changes_nothing(lab: Lab, second: Run) -> None:
     report = evaluations.latest(lab.database, lab.versions.get("flight-delay", 2).package_digest).report
     job = lab.job(second.id, "register-2")
     evaluated = job.folder / "evaluate"
-    evaluated.mkdir()
     unregistered = msgspec.json.decode(report)
     unregistered["subject"]["version"] = 0
     (evaluated / "report.json").write_bytes(msgspec.json.encode(unregistered))
@@ -153,6 +180,7 @@ def test_a_recipe_that_raises_fails_the_run_at_that_step(lab: Lab, second: Run) 
     assert run.error.code == "recipe_failed"
     assert [(one.name, one.state) for one in lab.runs.attempts(run.id)] == [
         ("extract", "succeeded"),
+        ("validate", "succeeded"),
         ("train", "failed"),
     ]
     assert "InvalidParameterError" in run.error.message
@@ -327,6 +355,12 @@ def test_other_tasks_go_the_same_way(lab: Lab, task: str) -> None:
     job = step("evaluate")
     report = decode((job.folder / "evaluate" / "report.json").read_text())
     assert set(report.metrics) == metrics
+    assert set(report.intervals) == metrics
+    assert report.reliability
+    assert bool(report.residuals) == (task == "regression")
+    assert (report.confusion is None) == (task == "regression")
+    assert report.importance is not None
+    assert report.importance.metric == ("rmse" if task == "regression" else "log_loss")
     assert report.proof is not None
     profile = read_profile((job.folder / "train" / "package" / "profile.json").read_bytes())
     assert set(profile.scores) == ({"value"} if task == "regression" else {"basic", "free", "gold"})

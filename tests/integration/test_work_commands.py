@@ -43,6 +43,15 @@ def test_a_run_is_queued_listed_called_off_and_queued_again(ask: Ask) -> None:
     assert ask("jobs", "logs", made["id"]) == {"run_id": made["id"], "text": ""}
 
 
+def test_priorities_and_steps_are_typed(ask: Ask) -> None:
+    made = ask("train", "--priority", "5")
+    assert (made["priority"], made["origin"]) == (5, None)
+    assert ask("jobs", "show", made["id"])["validation"] is None
+    ask("jobs", "cancel", made["id"])
+    error = ask("jobs", "retry", made["id"], "--from", "train", code=1)["error"]
+    assert "has begun no step train (begun: none)" in error["message"]
+
+
 def test_variables_keep_the_type_that_the_extract_declares(ask: Ask) -> None:
     config = Path("interlock.toml")
     text = config.read_text()
@@ -62,7 +71,10 @@ def test_only_authors_train(ask: Ask) -> None:
 
 
 def test_a_schedule_from_its_making_to_its_end(ask: Ask) -> None:
-    made = ask("schedules", "add", "weekly", "--cron", "0 3 * * 1", "--zone", "Europe/Berlin", "--param", "leaves=7")
+    words = ("--zone", "Europe/Berlin", "--param", "leaves=7", "--priority", "2", "--catch-up", "all")
+    made = ask("schedules", "add", "weekly", "--cron", "0 3 * * 1", *words)
+    assert (made["priority"], made["catch_up"]) == (2, "all")
+    assert ask("schedules", "show", "weekly") == {**made, "ticks": []}
     assert (made["state"], made["author"], made["spec"]["parameters"]) == ("active", "ann", {"leaves": 7})
     assert made["next_tick"].endswith(":00:00.000000Z")
     assert ask("schedules", "add", "weekly", "--cron", "* * * * *", code=1)["error"]["code"] == "conflict"

@@ -40,7 +40,7 @@ def rows(first: int, last: int) -> pd.DataFrame:
 def manifest(frame: pd.DataFrame) -> Manifest:
     table = read_table(frame, **COLUMNS)
     record = split(SplitSettings(), table.ids, table.times, None).record
-    lineage = Lineage("run", "", "select", {}, 1, "sha256:e", record, "", "", "", {}, None, (), **COLUMNS)
+    lineage = Lineage("run", "", "select", {}, 1, "sha256:e", record, "", "", "", {}, None, (), "id", "at", "late")
     inputs = (Input("amount", "float"), Input("plan", "category"), Input("many", "category", nullable=True))
     return Manifest(
         1, "churn", Signature("binary", inputs, (False, True)), Runtime("sklearn", "model/model.skops"), ("amount",),
@@ -57,7 +57,7 @@ def test_rows_that_the_other_version_was_trained_on_are_left_out() -> None:
     assert not seen & set(found.table.ids)
     assert found.left_out == len(seen & set(everything.ids)) > 0
     assert len(found.table) + found.left_out == len(everything) == 200
-    assert len(found.train_labels) == 700
+    assert len(found.train) == 700
 
 
 def test_ids_of_another_kind_leave_nothing_out() -> None:

@@ -63,12 +63,15 @@ def test_times_tell_when_it_began_and_ended(runs: Runs, clock: FixedClock) -> No
     assert (again.state, again.error, again.ended_at, again.started_at) == ("queued", None, None, run.started_at)
 
 
-def test_open_runs_are_in_the_order_of_submission(runs: Runs) -> None:
+def test_open_runs_are_the_one_that_is_carried_and_then_the_waiting_ones_in_their_order(runs: Runs) -> None:
     ids = [runs.create(SPEC, "ann") for _ in range(5)]
     runs.cancel(ids[1])
     assert runs.begin(ids[2])
-    assert runs.open() == [ids[0], ids[2], ids[3], ids[4]]
-    assert [run.id for run in runs.newest(2)] == [ids[4], ids[3]]
+    assert runs.open() == [ids[2], ids[0], ids[3], ids[4]]
+    urgent = runs.create(SPEC, "ann", priority=1)
+    assert runs.open() == [ids[2], urgent, ids[0], ids[3], ids[4]]
+    runs.cancel(urgent)
+    assert [run.id for run in runs.newest(3)] == [urgent, ids[4], ids[3]]
 
 
 def test_attempts_are_numbered_and_have_their_own_logs(runs: Runs) -> None:

@@ -2,73 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from interlock.cli.output import Columns, Part
-from interlock.evaluation.metrics import metrics_of
 from interlock.evaluation.report import Report
+from interlock.evaluation.report_views import METRIC_COLUMNS, about, decided, metric_rows, proof, slice_rows
 
 
 def evidence(report: Report) -> list[Part]:
-    """Rows, metrics, slices and the round-trip proof of a report."""
-    rows, against = report.rows, report.against
-    left = f", {rows.left_out} left out that the other was trained on" if rows.left_out else ""
-    alone = "nothing to compare with" + (f": {report.note}" if report.note else "")
-    compared = f"compared with {against.name} on the same rows" if against else alone
-    parts: list[Part] = [
-        f"{report.subject.name} on {rows.n} rows that it has not seen, {rows.first} to {rows.last}{left}",
-        compared,
-        "",
-        Columns(_metrics(report), ("metric", "better", "this", "other", "difference", "low", "high", "p", "naive")),
-    ]
+    """Rows, metrics, slices and the round-trip proof of a report, and what it says about decisions."""
+    parts: list[Part] = [*about(report), "", Columns(metric_rows(report), METRIC_COLUMNS)]
     if report.slices:
-        shown = next(iter(metrics_of(report.task)))
-        heads = ("slice", "n", "positives", shown, f"{shown} other", "verdict")
-        parts += ["", Columns(_slices(report, shown), heads)]
-    return [*parts, "", _proof(report)]
-
-
-def _metrics(report: Report) -> list[dict[str, Any]]:
-    pairs = {one.metric: one for one in report.paired}
-    rows = []
-    for name, metric in metrics_of(report.task).items():
-        pair = pairs.get(name)
-        rows.append(
-            {
-                "metric": name,
-                "better": {"higher": "↑", "lower": "↓", "none": ""}[metric.direction],
-                "this": report.metrics.get(name),
-                "other": report.against_metrics.get(name),
-                "difference": pair.effect if pair else None,
-                "low": pair.low if pair else None,
-                "high": pair.high if pair else None,
-                "p": pair.p if pair else None,
-                "naive": report.baseline.get(name),
-            }
-        )
-    return rows
-
-
-def _slices(report: Report, shown: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "slice": f"{one.column} = {one.value}",
-            "n": one.n,
-            "positives": one.positives,
-            shown: one.metrics.get(shown),
-            f"{shown} other": (one.champion or {}).get(shown),
-            "verdict": one.verdict,
-        }
-        for one in report.slices
-    ]
-
-
-def _proof(report: Report) -> str:
-    proof = report.proof
-    if proof is None:
-        return "round trip: not proved"
-    word = "equal" if proof.passed else "DIFFERENT"
-    spread = f"worst {proof.worst:.2g}, allowed {proof.rtol:g}"
-    return (
-        f"round trip: {proof.rows} raw rows by {' and '.join(proof.codecs)} through a model server: {word} ({spread})"
-    )
+        parts += ["", Columns(*slice_rows(report))]
+    return [*parts, "", *decided(report), proof(report)]

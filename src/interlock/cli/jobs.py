@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from cyclopts import Parameter
 
-from interlock.cli.identity import somebody
+from interlock.cli.identity import As, somebody
 from interlock.cli.output import Columns, Reply, cell
 from interlock.cli.session import Flags, Session
 from interlock.core.clock import parse_time
@@ -40,10 +41,17 @@ def show(run: str, /, *, session: Session) -> Reply:
     about = [f"{name:<12}{cell(value)}" for name, value in run_row(found).items() if isinstance(value, str | int)]
     spec = msgspec.json.encode(found.spec).decode()
     attempts = [_attempt_row(one) for one in found.attempts]
+    judged = found.validation or {"findings": []}
+    said = [f"validation  {one['verdict']}: {one['text']}" for one in judged["findings"]]
+    if found.validation and not said:
+        said = [f"validation  nothing found in {judged['rows']} rows"]
     failed = [f"error       {found.error.message}"] if found.error else []
     return Reply(
-        {**run_row(found), "attempts": attempts},
-        (*about, f"spec        {spec}", *failed, Columns(attempts, ("name", "attempt", "state", "seconds", "log"))),
+        {**run_row(found), "attempts": attempts, "validation": found.validation},
+        (
+            *(*about, f"spec        {spec}", *said, *failed),
+            Columns(attempts, ("name", "attempt", "state", "seconds", "peak_mb", "log")),
+        ),
         next_step(found),
     )
 
@@ -71,28 +79,38 @@ def cancel(run: str, /, *, session: Session) -> Reply:
         run: The run's id.
     """
     jobs = jobs_of(session)
+    before = jobs.show(run)
     jobs.cancel(run)
-    _remember(session, "job cancel", jobs.show(run))
+    _remember(session, "job cancel", somebody(None), before, jobs.show(run))
     return Reply(run_row(jobs.show(run)), (f"run {run} is cancelled",), f"interlock jobs retry {run}")
 
 
-def retry(run: str, /, *, session: Session) -> Reply:
-    """Queue a failed or cancelled run again; it goes on at the step where it ended.
+def retry(
+    run: str, /, *, session: Session, from_: Annotated[str, Parameter(name="--from")] = "", as_: As = None
+) -> Reply:
+    """Queue a failed or cancelled run again, from the step where it ended, or from any step that it has begun.
+
+    Somebody else's run goes on as a new run by who acts: what it makes is theirs, since the recipe may have changed.
 
     Args:
         run: The run's id.
+        from_: Do this step and those after it again; of a run that succeeded, as a new run.
     """
+    from interlock.cli.train import trusted_author  # which imports this module
+
     jobs = jobs_of(session)
-    before = jobs.show(run)
-    jobs.retry(run)
-    _remember(session, "job retry", jobs.show(run), before.state)
-    return Reply(run_row(jobs.show(run)), (f"run {run} is queued again",), f"interlock jobs logs {run} --follow")
+    author, before = trusted_author(session.project, as_), jobs.show(run)
+    queued = jobs.retry(run, author, from_)
+    _remember(session, "job retry", author, before, jobs.show(queued))
+    said = (
+        f"run {run} is queued again" if queued == run else f"run {queued} is queued; its first steps are those of {run}"
+    )
+    return Reply(run_row(jobs.show(queued)), (said,), f"interlock jobs logs {queued} --follow")
 
 
-def _remember(session: Flags, action: str, run: RunDetails, before: str | None = None) -> None:
-    was = None if before is None else {"state": before}
-    now = {"run": run.id, "state": run.state}
-    audit.append(Database(session.project.database), somebody(None), action, run.model, was, now)
+def _remember(session: Flags, action: str, who: str, before: RunDetails, after: RunDetails) -> None:
+    was, now = ({"run": one.id, "state": one.state} for one in (before, after))
+    audit.append(Database(session.project.database), who, action, after.model, was, now)
 
 
 def jobs_of(session: Flags) -> Jobs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -12,10 +13,14 @@ from interlock.cli.evidence import evidence
 from interlock.cli.identity import As, acting
 from interlock.cli.output import Columns, Part, Reply
 from interlock.cli.session import Flags, Session
-from interlock.cli.versions import serving, version_row
+from interlock.cli.versions import origin_lines, serving, version_row
+from interlock.core.files import write_atomic
 from interlock.core.project import Project
 from interlock.core.trust import TrustRoot
+from interlock.evaluation import card as model_card
+from interlock.evaluation import report_views
 from interlock.evaluation.report import decode
+from interlock.evaluation.report_views import Dossier
 from interlock.model.features import FILE
 from interlock.model.package import verify
 from interlock.registry import evaluations
@@ -31,11 +36,13 @@ from interlock.store.database import Database
 Why = Annotated[str, Parameter(name="--reason", help="Goes into the signed decision.")]
 
 
-def review(version: str, /, *, session: Session) -> Reply:
+def review(version: str, /, *, session: Session, html: Path | None = None, card: Path | None = None) -> Reply:
     """Show all evidence about a version: evaluation, slices, round-trip proof, feature function, decisions so far.
 
     Args:
         version: MODEL:V
+        html: Write everything, with charts, into this file, which needs nothing else.
+        card: Write a model card (Markdown with a YAML head) into this file.
     """
     project = session.project
     database = Database(project.database)
@@ -51,6 +58,7 @@ def review(version: str, /, *, session: Session) -> Reply:
     text: list[Part] = [
         f"{one.name}  {one.label}  by {one.author}, {one.created_at}",
         f"package {one.package_digest}",
+        *origin_lines(package.manifest.lineage.origin),
         "",
         *evidence(report),
         "",
@@ -63,6 +71,12 @@ def review(version: str, /, *, session: Session) -> Reply:
         text += [f"    {line}" for line in code.splitlines()]
     if said:
         text += ["", Columns(said, ("time", "decision", "scope", "approver", "self_approved", "reason"))]
+    sources = {"Feature function": source, **({"Code of the model": code} if code else {})}
+    dossier = Dossier(report, stored.digest, one.label, package.manifest, package.digest, sources, said)
+    for path, view in ((html, report_views.html), (card, model_card.card)):
+        if path:
+            write_atomic(path.absolute(), view(dossier).encode())
+            text.append(f"wrote {path}")
     return Reply(
         {
             **row,
@@ -71,6 +85,7 @@ def review(version: str, /, *, session: Session) -> Reply:
             "decisions": said,
             "features": source,
             "code": code,
+            "wrote": [str(path) for path in (html, card) if path],
         },
         text,
         _decide_lines(one, trust),
@@ -108,12 +123,16 @@ def _decided(
     document = {
         **msgspec.to_builtins(version), "label": version.label, "decision": decision, "scope": scope,
         "signed_by": actor, "self_approved": predicate.self_approved, "evaluation": predicate.evaluation,
-        "approval": str(said.path),
+        "approval": str(said.path), "mlflow": said.told or None,
     }  # fmt: skip
     live = serving(project, trust_of(project)).get(version.package_digest, [])
     return Reply(
         document,
-        (f"{version.name} {version.label} is {word} by {actor}{mark}", f"signed in {said.path}"),
+        (
+            f"{version.name} {version.label} is {word} by {actor}{mark}",
+            f"signed in {said.path}",
+            *([said.told] if said.told else []),
+        ),
         _after(project, version, decision, scope, live),
     )
 

@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 
 from interlock.cli.identity import As, somebody
-from interlock.cli.output import Reply, items
+from interlock.cli.output import Columns, Reply, cell, items
 from interlock.cli.session import Flags, Session
 from interlock.cli.train import Params, Variables, run_spec, trusted_author
-from interlock.jobs.schedules import Schedule, Schedules
+from interlock.jobs.schedules import CatchUp, Schedule, Schedules
 from interlock.release import audit
 from interlock.store.database import Database
 
-COLUMNS = ("name", "cron", "zone", "state", "next_tick", "author")
+COLUMNS = ("name", "cron", "zone", "state", "next_tick", "priority", "catch_up", "author")
 
 
 def list_schedules(*, session: Session) -> Reply:
@@ -22,6 +22,21 @@ def list_schedules(*, session: Session) -> Reply:
     rows = msgspec.to_builtins(_schedules(session).all())
     step = "" if rows else "interlock schedules add NAME --cron '0 3 * * 1'"
     return items(rows, COLUMNS, empty="no schedules", next=step)
+
+
+def show(name: str, /, *, session: Session, last: int = 20) -> Reply:
+    """Show a schedule and what became of its last ticks.
+
+    Args:
+        name: The schedule's name.
+        last: How many ticks.
+    """
+    schedules = _schedules(session)
+    row = msgspec.to_builtins(schedules.get(name))
+    ticks = msgspec.to_builtins(schedules.history(name, last))
+    about = [f"{column:<12}{cell(row[column])}" for column in COLUMNS]
+    table = Columns(ticks, ("tick_at", "state", "run_id")) if ticks else "no tick has come yet"
+    return Reply({**row, "ticks": ticks}, (*about, table), "interlock jobs list")
 
 
 def add(
@@ -34,6 +49,8 @@ def add(
     param: Params = (),
     var: Variables = (),
     extract: str = "",
+    priority: int = 0,
+    catch_up: CatchUp = "last",
     as_: As = None,
 ) -> Reply:
     """Train at every tick of a cron expression, as the person who adds it.
@@ -43,10 +60,12 @@ def add(
         cron: Five fields, or six with seconds first.
         zone: IANA zone in which it is read.
         extract: Train on [extracts.NAME].
+        priority: Of waiting runs the one with the highest is next.
+        catch_up: Of ticks that came while no worker lived, which make a run; all: the newest 24.
     """
     author = trusted_author(session.project, as_)
     spec = run_spec(session.project.settings(), param, var, extract)
-    made = _schedules(session).add(name, cron, zone, spec, author)
+    made = _schedules(session).add(name, cron, zone, spec, author, priority=priority, catch_up=catch_up)
     return _said(session, "add", author, None, made)
 
 

@@ -36,15 +36,17 @@ def train(
     var: Variables = (),
     extract: str = "",
     wait: bool = False,
+    priority: int = 0,
     dry_run: bool = False,
     as_: As = None,
 ) -> Reply:
-    """Train a version: extract, split, train, evaluate, prove the round trip, package.
+    """Train a version: extract, validate, split, train, evaluate, prove the round trip, package.
 
     Args:
         extract: Train on [extracts.NAME].
         wait: Show the steps until the run has ended; starts a worker where none lives.
-        dry_run: Try the recipe on a sample; nothing is kept.
+        priority: Of waiting runs the one with the highest is next.
+        dry_run: Try data and recipe on a sample; nothing is kept.
     """
     project = session.project
     spec = run_spec(project.settings(), param, var, extract)
@@ -52,8 +54,8 @@ def train(
         return _dry_run(session, spec)
     jobs = jobs_of(session)
     author = trusted_author(project, as_)
-    run_id = jobs.submit(spec, author)
-    after = {"run": run_id, "spec": msgspec.to_builtins(spec)}
+    run_id = jobs.submit(spec, author, priority)
+    after = {"run": run_id, "spec": msgspec.to_builtins(spec), "priority": priority}
     audit.append(Database(project.database), author, "train", spec.model, None, after)
     if wait:
         return _ended(_wait(session, run_id))

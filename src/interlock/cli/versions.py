@@ -11,7 +11,7 @@ from interlock.cli.session import Session
 from interlock.core.project import Project
 from interlock.core.trust import TrustRoot
 from interlock.evaluation.report import decode
-from interlock.model.manifest import Runtime
+from interlock.model.manifest import Origin, Runtime
 from interlock.registry import evaluations
 from interlock.registry.approvals import Approval, read_decisions
 from interlock.registry.packages import PackageStore
@@ -66,7 +66,7 @@ def show(version: str, /, *, session: Session) -> Reply:
     }
     inputs = [{"input": spec.name, "type": spec.type, "nullable": spec.nullable} for spec in manifest.signature.inputs]
     said = [msgspec.to_builtins(decision.predicate) for decision in decisions]
-    text = [f"{name:<16}{cell(value)}" for name, value in about.items()]
+    text = [*(f"{name:<16}{cell(value)}" for name, value in about.items()), *origin_lines(lineage.origin)]
     spoken = [Columns(said, ("time", "decision", "scope", "approver", "self_approved", "reason"))] if said else []
     return Reply(
         {**row, "manifest": msgspec.to_builtins(manifest), "decisions": said, "start_seconds": start},
@@ -85,6 +85,11 @@ def diff(before: str, after: str, /, *, session: Session) -> Reply:
     versions = versions_of(session.project)
     changes = msgspec.to_builtins(versions.diff(versions.named(before), versions.named(after)))
     return items(changes, ("field", "before", "after"), empty=f"{before} and {after} say the same of themselves")
+
+
+def origin_lines(origin: Origin | None) -> list[str]:
+    """Where a model that was not trained here comes from."""
+    return [f"registered from {origin.source} ({origin.digest}), trained elsewhere"] if origin else []
 
 
 def runtime_words(runtime: Runtime) -> str:

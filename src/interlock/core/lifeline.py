@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 VARIABLE = "INTERLOCK_LIFELINE"
+LOOK_SECONDS = 0.02
 
 
 class Child:
@@ -50,6 +53,9 @@ class Child:
             raise
         finally:
             os.close(read)
+        self.peak_mb: float | None = None
+        """After `wait`: the most memory that it, or a child of its own, had resident; never less than ours at its start,
+        since the kernel hands that number on."""
 
     @property
     def pid(self) -> int:
@@ -59,6 +65,20 @@ class Child:
     def poll(self) -> int | None:
         """The exit code, or None while it lives."""
         return self.process.poll()
+
+    def wait(self, seconds: float = math.inf) -> int | None:
+        """The exit code, or None if it still lives after so many seconds."""
+        end = time.monotonic() + seconds
+        while self.process.returncode is None:
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            if pid:
+                self.process.returncode = os.waitstatus_to_exitcode(status)
+                self.peak_mb = usage.ru_maxrss / 1024
+            elif (left := end - time.monotonic()) > 0:
+                time.sleep(min(left, LOOK_SECONDS))
+            else:
+                return None
+        return self.process.returncode
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the child itself, if it still lives."""

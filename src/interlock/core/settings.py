@@ -33,6 +33,9 @@ class InputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A closed list for `category`; empty = open, the training values are the known ones."""
     zone: str = "UTC"
     """IANA zone in which a `timestamp` reaches the feature function."""
+    min: float | None = None
+    max: float | None = None
+    """Bounds of a `float` or `int` in training data, both included; requests are not held against them."""
 
 
 class ExtractSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,6 +58,20 @@ class SplitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     group: str = ""
     """Column of the extract whose values stay together (`kind = "group"`); also the cluster of paired intervals."""
     seed: int = 7
+
+
+class ValidationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What training data must be; types, nulls, ranges, ids and copies are always looked at."""
+
+    volume_min: Annotated[float, msgspec.Meta(ge=0)] = 0.5
+    volume_max: Annotated[float, msgspec.Meta(ge=1)] = 2.0
+    """Rows as a share of those of the last run that succeeded on this extract."""
+    time_overlap: bool = False
+    """Whether training rows from the time of the test rows fail a run; a split by time has none."""
+    group_overlap: bool = False
+    """Whether training rows of a group that test rows have fail a run; a split by group has none."""
+    accept: tuple[str, ...] = ()
+    """Findings that are known and fail nothing: `volume`, or of one column `label_copy:amount`."""
 
 
 class EndpointSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,6 +125,23 @@ class MonitorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_n: int = 500
 
 
+class CostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a row of each outcome costs at the deployed threshold: true and false, positive and negative labels."""
+
+    tp: float = 0.0
+    fp: float = 0.0
+    fn: float = 0.0
+    tn: float = 0.0
+
+
+class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an evaluation looks at besides the metrics."""
+
+    cost: CostSettings | None = None
+    sensitive: str = ""
+    """Column of the extract that must not decide (binary tasks); empty = none is looked at."""
+
+
 class TrustSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which root key this project believes."""
 
@@ -134,6 +168,32 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Alerts are posted there as JSON; empty = nowhere."""
 
 
+class JobsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many runs may wait, who hears of failed ones, and how long their files stay."""
+
+    waiting: Annotated[int, msgspec.Meta(ge=1)] = 100
+    """Open runs beyond which no further one is taken."""
+    keep_days: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    """So long after a run's end its logs and its steps' results stay; its records stay for ever."""
+    webhook: str = ""
+    """Failed runs are posted there as JSON; empty = nowhere."""
+    mail: tuple[str, ...] = ()
+    """Addresses that get a mail of a failed run, through `[mail] server`."""
+
+
+class MailSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How mail leaves."""
+
+    server: str = ""
+    """`HOST:PORT`."""
+    sender: str = "interlock@localhost"
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    user: str = ""
+    """Empty = no login."""
+    password: str = ""
+    """Give it by the environment: INTERLOCK_MAIL__PASSWORD."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole of `interlock.toml`."""
 
@@ -146,6 +206,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Binary: the label's value whose probability is the score. Default: true, 1, or the last in order."""
     extracts: dict[str, ExtractSettings] = {}
     split: SplitSettings = SplitSettings()
+    validation: ValidationSettings = ValidationSettings()
     slices: tuple[str, ...] = ()
     """Columns whose values are evaluated one by one; default: the first two categories of at most 30 values."""
     parameters: dict[str, Any] = {}
@@ -154,8 +215,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: EndpointSettings = EndpointSettings()
     experiment: ExperimentSettings = ExperimentSettings()
     monitors: tuple[MonitorSettings, ...] = ()
+    evaluation: EvaluationSettings = EvaluationSettings()
     trust: TrustSettings | None = None
     serve: ServeSettings = ServeSettings()
+    jobs: JobsSettings = JobsSettings()
+    mail: MailSettings = MailSettings()
 
     def input(self, name: str) -> InputSettings:
         """The raw input's settings, the short form `name = "float"` spelled out."""
@@ -192,7 +256,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
         raise Misconfigured(f"interlock.toml: {error}", next="see docs/reference/settings.md") from error
 
 
-_SECTIONS = ("split", "endpoint", "experiment", "serve", "trust", "parameters")
+_SECTIONS = ("split", "validation", "endpoint", "experiment", "serve", "jobs", "mail", "trust", "parameters")
 
 
 def _overrides(environment: Mapping[str, str]) -> list[tuple[list[str], str]]:

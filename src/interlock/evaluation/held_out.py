@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class HeldOut(msgspec.Struct, frozen=True):
-    """Test rows, and the labels of the training rows, by which a dummy would answer.
+    """Test rows, and the training rows, by whose labels a dummy would answer.
 
     `left_out`: held-out rows that are missing here because the other version was trained on them.
     """
 
     table: Table
-    train_labels: pd.Series[Any]
+    train: Table
     left_out: int
 
 
@@ -43,4 +43,4 @@ def held_out(
         unknown = np.flatnonzero([one not in known for one in test.ids])
         left_out = len(test) - len(unknown)
         test = test.take(unknown)
-    return HeldOut(test, parts["train"].labels, left_out)
+    return HeldOut(test, parts["train"], left_out)

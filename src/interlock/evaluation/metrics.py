@@ -118,6 +118,11 @@ def checked(task: Task, y: Array, output: Array) -> tuple[Floats, Floats]:
     return y, output
 
 
+def shaped(task: Task, numbers: Floats) -> Floats:
+    """A model's numbers [n, width] as the output that is measured."""
+    return numbers if task == "multiclass" else numbers[:, 0]
+
+
 def labels(task: Task, output: Array, threshold: float) -> Array:
     """The decision for each row: binary 0 or 1 at the threshold, multiclass the code of the largest probability."""
     return (output >= threshold).astype(np.float64) if task == "binary" else output.argmax(axis=1)
@@ -199,9 +204,14 @@ def ece(y: Array, score: Array) -> float:
     """
     if not len(y):
         return float("nan")
-    edges = np.quantile(score, np.arange(1, ECE_BINS) / ECE_BINS)
-    gap = np.bincount(np.searchsorted(edges, score, side="left"), weights=y - score)
+    gap = np.bincount(score_bins(score), weights=y - score)
     return float(np.abs(gap).sum() / len(y))
+
+
+def score_bins(score: Array) -> Array:
+    """The number, 0 to 9, of each score's equal-frequency bin."""
+    edges = np.quantile(score, np.arange(1, ECE_BINS) / ECE_BINS)
+    return np.searchsorted(edges, score, side="left")
 
 
 _OF_SCORES: dict[str, Callable[[Array, Array], float]] = {

@@ -8,7 +8,7 @@ where they cluster (flights of one aeroplane) whole groups are drawn, and the AU
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import NormalDist
 from typing import Literal
@@ -20,11 +20,9 @@ from msgspec import Struct
 from interlock.core.settings import Task
 from interlock.evaluation import metrics
 from interlock.evaluation.metrics import Array, Floats, RowTerms, checked
+from interlock.evaluation.resampling import DRAWS, LEVEL, auc_influence, drawn_sums, standard_error
 
 Method = Literal["delong", "mcnemar-exact", "bootstrap", "delta"]
-LEVEL = 0.95
-DRAWS = 2000
-_BLOCK = 32  # draws that are multiplied at once
 _NOISE = 1e-12  # a smaller difference, relative to the metrics, is rounding: two builds of one model do not differ
 
 
@@ -89,14 +87,7 @@ def delong(y: Array, a: Array, b: Array, *, groups: Array | None = None, level: 
     m, k = int(positive.sum()), int((~positive).sum())
     if m < 2 or k < 2:
         raise ValueError(f"DeLong needs two rows of each class, got {m} positives and {k} negatives")
-    influence = np.zeros(len(y))
-    for sign, score in ((1, a), (-1, b)):
-        ranks = scipy.stats.rankdata(score)
-        influence[positive] += sign * (ranks[positive] - scipy.stats.rankdata(score[positive])) / k / m
-        influence[~positive] += sign * (1 - (ranks[~positive] - scipy.stats.rankdata(score[~positive])) / m) / k
-    for rows in (positive, ~positive):
-        influence[rows] -= influence[rows].mean()
-    se = _standard_error(influence, y, groups)
+    se = standard_error(auc_influence(y, a) - auc_influence(y, b), y, groups)
     return _normal("auc", metrics.auc(y, a), metrics.auc(y, b), se, len(y), "delong", level, bound=1)
 
 
@@ -140,10 +131,7 @@ def bootstrap(
     columns = {key: slice(start, end) for key, (start, end) in zip(parts, pairwise(ends), strict=True)}
     rows = np.hstack(list(parts.values()))
     n = len(rows)
-    if groups is not None:
-        codes = _codes(groups)
-        rows = np.stack([np.bincount(codes, column) for column in rows.T], axis=1)
-    sums = np.vstack([rows.sum(axis=0), *_drawn_sums(rows, strata, draws, seed)])
+    sums = drawn_sums(rows, strata=strata, groups=groups, draws=draws, seed=seed)
 
     def values(name: str, terms: RowTerms) -> Floats:
         return metrics.ratio_value(name, *(sums[:, columns[id(part)]] for part in terms))
@@ -179,7 +167,7 @@ def delta(
         b, influence_b = _value_and_influence(name, champion[name])
         if not math.isfinite(a - b):
             continue
-        se = _standard_error(influence_a - influence_b, strata, groups)
+        se = standard_error(influence_a - influence_b, strata, groups)
         found.append(_normal(name, a, b, se, len(influence_a), "delta", level))
     return found
 
@@ -187,32 +175,6 @@ def delta(
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     """P values adjusted for the false discovery rate (Benjamini & Hochberg 1995), in the order given."""
     return [float(p) for p in scipy.stats.false_discovery_control(p_values)] if len(p_values) else []
-
-
-def _codes(values: Array) -> Array:
-    """Each row's number among the distinct values."""
-    return np.unique(values, return_inverse=True)[1]
-
-
-def _drawn_sums(rows: Floats, strata: Array | None, draws: int, seed: int) -> Iterator[Floats]:
-    """Blocks [draws, columns] of sums over rows drawn with replacement within each stratum.
-
-    Raises:
-        ValueError: not one stratum a row (rows are groups where there are groups).
-    """
-    codes = np.zeros(len(rows), dtype=np.int64) if strata is None else _codes(strata)
-    if len(codes) != len(rows):
-        raise ValueError(f"{len(codes)} strata for {len(rows)} rows or groups: strata and groups exclude each other")
-    rows = rows[np.argsort(codes, kind="stable")]
-    sizes = np.bincount(codes)
-    rng = np.random.default_rng(seed)
-    counts = np.empty((_BLOCK, len(rows)))
-    for start in range(0, draws, _BLOCK):
-        block = counts[: draws - start]
-        for count in block:
-            drawn = [np.bincount(rng.integers(0, size, size, dtype=np.int32), minlength=size) for size in sizes]
-            np.concatenate(drawn, out=count)
-        yield block @ rows
 
 
 def _value_and_influence(name: str, terms: RowTerms) -> tuple[float, Floats]:
@@ -223,18 +185,6 @@ def _value_and_influence(name: str, terms: RowTerms) -> tuple[float, Floats]:
     influence = ((terms.numerator - numerator / scale * terms.denominator) / scale).sum(axis=1)
     root = 2 * value if name == "rmse" and value > 0 else 1
     return value, influence / max(int((denominator > 0).sum()), 1) / root
-
-
-def _standard_error(influence: Floats, strata: Array | None, groups: Array | None) -> float:
-    """Of a sum of row influences: whole groups independent, or else rows independent within strata (means removed)."""
-    if groups is not None:
-        sums = np.bincount(_codes(groups), influence)
-        return math.sqrt(len(sums) / max(len(sums) - 1, 1) * float((sums**2).sum()))
-    codes = np.zeros(len(influence), dtype=np.int64) if strata is None else _codes(strata)
-    count = np.bincount(codes)
-    mean = np.where(count > 1, np.bincount(codes, influence) / count, 0)  # one row alone tells nothing of its spread
-    centred = influence - mean[codes]
-    return math.sqrt(float((np.bincount(codes, centred**2) * count / np.maximum(count - 1, 1)).sum()))
 
 
 def _normal(

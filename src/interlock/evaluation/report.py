@@ -7,10 +7,18 @@ import msgspec
 from interlock.core.errors import Corrupt
 from interlock.core.hashing import canonical
 from interlock.core.settings import Task
+from interlock.evaluation.calibration import Bin
+from interlock.evaluation.confusion import Confusion, Disagreement
+from interlock.evaluation.fairness import Fairness
+from interlock.evaluation.importance import Importance
 from interlock.evaluation.paired import Paired
+from interlock.evaluation.resampling import Interval
+from interlock.evaluation.shift import Shift
 from interlock.evaluation.slices import Slice
+from interlock.evaluation.thresholds import Thresholds
 
-FORMAT = 1
+FORMAT = 2
+"""2 added all that has a default below; reports of format 1 are read, and lack it."""
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -59,7 +67,8 @@ class Report(msgspec.Struct, frozen=True):
     """Numbers of a version on rows that it has not seen, alone and beside another version on identical rows.
 
     `metrics`: the version's; `baseline`: those of a model that knows only the training labels; `against_metrics`: the
-    other version's. `threshold` is the deployed one. `note` says why there is nothing to compare with.
+    other version's. `threshold` is the deployed one. `note` says why there is nothing to compare with, `caveat` why the
+    numbers may flatter a version.
     """
 
     format: int
@@ -77,6 +86,19 @@ class Report(msgspec.Struct, frozen=True):
     slices: tuple[Slice, ...]
     proof: Proof | None
     created: str
+    caveat: str = ""
+    intervals: dict[str, Interval] = {}
+    """Of `metrics`, by name."""
+    reliability: tuple[Bin, ...] = ()
+    residuals: dict[str, float] = {}
+    """Regression: quantiles of answer - truth."""
+    thresholds: Thresholds | None = None
+    confusion: Confusion | None = None
+    disagreements: tuple[Disagreement, ...] = ()
+    importance: Importance | None = None
+    fairness: Fairness | None = None
+    shifts: tuple[Shift, ...] = ()
+    """Training rows against the other version's."""
 
 
 def encode(report: Report) -> bytes:
@@ -91,8 +113,8 @@ def decode(text: str) -> Report:
         Corrupt: it has another format.
     """
     kind = msgspec.json.decode(text, type=_Format)
-    if kind.format != FORMAT:
-        raise Corrupt(f"an evaluation of format {kind.format}; this version reads format {FORMAT}")
+    if not 1 <= kind.format <= FORMAT:
+        raise Corrupt(f"an evaluation of format {kind.format}; this version reads formats 1 to {FORMAT}")
     return msgspec.json.decode(text, type=Report)
 
 

@@ -8,7 +8,7 @@ from interlock.core.errors import Corrupt
 from interlock.core.project import Project
 from interlock.core.settings import Settings
 from interlock.core.trust import read_trust
-from interlock.evaluation.evaluate import Candidate, Choices, Log, evaluate
+from interlock.evaluation.evaluate import Candidate, Log, choices, evaluate
 from interlock.evaluation.held_out import HeldOut, held_out
 from interlock.evaluation.report import Report, Subject, decode, encode
 from interlock.model.package import verify
@@ -64,6 +64,8 @@ def compare_on(project: Project, candidate: Candidate, against: Candidate | None
     if against.subject.package_digest == candidate.subject.package_digest:
         return Comparison(held_out(manifest, frame), None, f"{against.subject.name} is the champion itself")
     other = against.package.manifest
+    if other.lineage.origin:  # what it was trained on is unknown, so no row can be left out for that
+        return Comparison(held_out(manifest, frame), against, "")
     rows = held_out(manifest, frame, other, read(project, other.lineage.extract_digest))
     if not len(rows.table):
         note = f"{against.subject.name} was trained on all {rows.left_out} held-out rows"
@@ -83,11 +85,12 @@ def evaluate_version(project: Project, database: Database, name: str, against: s
     if against:
         other = registered(versions, against)
     found = compare_on(project, candidate, other)
-    choices = Choices(threshold, settings.slices)
     proof = decode(evaluations.latest(database, candidate.subject.package_digest).report).proof
     if proof is None:
         raise Corrupt(f"{candidate.subject.name} was registered without a round-trip proof", next="train it again")
-    report = evaluate(candidate, found.rows, found.against, choices, log, proof=proof, note=found.note)
+    report = evaluate(
+        candidate, found.rows, found.against, choices(settings, threshold), log, proof=proof, note=found.note
+    )
     with database.write() as connection:
         digest = evaluations.store(
             connection,

@@ -16,8 +16,11 @@ from interlock.store.database import Database
 from interlock.store.tables import runs, steps
 
 RunState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-AttemptState = Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
-"""`interrupted`: the worker left or was killed. It is nobody's failure and counts against no limit."""
+AttemptState = Literal["running", "succeeded", "failed", "cancelled", "interrupted", "superseded"]
+"""`interrupted`: the worker left or was killed. It is nobody's failure and counts against no limit.
+`superseded`: it succeeded, and somebody wanted its step done again."""
+Channel = Literal["webhook", "mail"]
+CHANNELS: tuple[Channel, ...] = ("webhook", "mail")
 
 MOVES: dict[RunState, frozenset[RunState]] = {
     "queued": frozenset({"running", "cancelled"}),
@@ -31,7 +34,10 @@ OPEN: tuple[RunState, ...] = ("queued", "running")
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One run. Times are ISO 8601 in UTC; `error` is that of the step which failed it."""
+    """One run. Times are ISO 8601 in UTC; `error` is that of the step which failed it.
+
+    Of waiting runs that of the highest `priority` is next. `origin`: the run whose first steps this one took over.
+    """
 
     id: str
     model: str
@@ -44,6 +50,8 @@ class Run(msgspec.Struct, frozen=True):
     ended_at: str | None
     error: StepError | None
     version: int | None
+    priority: int
+    origin: str | None
 
     @property
     def ended(self) -> bool:
@@ -52,7 +60,7 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One attempt of one step. `log` is a path relative to the project."""
+    """One attempt of one step. `log` is a path relative to the project; `peak_mb` the most memory it had resident."""
 
     run_id: str
     position: int
@@ -64,6 +72,7 @@ class Attempt(msgspec.Struct, frozen=True):
     pid: int | None
     error: StepError | None
     log: str
+    peak_mb: float | None
 
 
 class Runs:
@@ -73,10 +82,32 @@ class Runs:
         self._database = database
         self._clock = clock or SystemClock()
 
-    def create(self, spec: RunSpec, author: str) -> str:
-        """A new run, queued; its id."""
+    def create(self, spec: RunSpec, author: str, *, priority: int = 0, waiting: int | None = None) -> str:
+        """A new run, queued; its id.
+
+        Raises:
+            Conflict: `waiting` runs are open already.
+        """
         with self._database.write() as connection:
-            return create_run(connection, spec, author, None, self._now())
+            there = count_open(connection)
+            if waiting is not None and there >= waiting:
+                raise Conflict(
+                    f"{there} runs are open already, and [jobs] waiting allows {waiting}",
+                    next="call one off: interlock jobs list; interlock jobs cancel RUN",
+                )
+            return create_run(connection, spec, author, self._now(), priority=priority)
+
+    def fork(self, run: Run, author: str, run_id: str, before: int) -> None:
+        """A new queued run of that id like `run`, whose steps at positions under `before` count as done."""
+        with self._database.write() as connection:
+            create_run(connection, run.spec, author, self._now(), priority=run.priority, origin=run.id, run_id=run_id)
+            kept = select(runs.c.validation).where(runs.c.id == run.id).scalar_subquery()
+            connection.execute(update(runs).where(runs.c.id == run_id).values(validation=kept))
+            query = select(steps).where(
+                steps.c.run_id == run.id, steps.c.position < before, steps.c.state == "succeeded"
+            )
+            for row in connection.execute(query).all():
+                connection.execute(insert(steps).values({**row._mapping, "run_id": run_id}))
 
     def get(self, run_id: str) -> Run:
         """The run.
@@ -94,8 +125,10 @@ class Runs:
             return [_run(row) for row in connection.execute(query)]
 
     def open(self) -> list[str]:
-        """The ids of runs that are queued or running, in the order in which they were submitted."""
-        query = select(runs.c.id).where(runs.c.state.in_(OPEN)).order_by(runs.c.created_at, runs.c.id)
+        """The ids of open runs: those that are being carried, then the waiting ones by priority and submission."""
+        waits = runs.c.state == "queued"
+        order = (waits, runs.c.priority.desc(), runs.c.created_at, runs.c.id)
+        query = select(runs.c.id).where(runs.c.state.in_(OPEN)).order_by(*order)
         with self._database.read() as connection:
             return list(connection.scalars(query))
 
@@ -114,14 +147,20 @@ class Runs:
         with self._database.write() as connection:
             self._move(connection, run_id, "cancelled", ended_at=self._now())
 
-    def retry(self, run_id: str) -> None:
-        """Queue a failed or cancelled run again; its finished steps stay finished.
+    def retry(self, run_id: str, position: int | None = None) -> None:
+        """Queue a failed or cancelled run again; its finished steps, those before `position`, stay finished.
 
         Raises:
             Conflict: it has not ended, or succeeded.
         """
         with self._database.write() as connection:
-            self._move(connection, run_id, "queued", ended_at=None, error=None)
+            self._move(connection, run_id, "queued", ended_at=None, error=None, untold=None)
+            if position is not None:
+                connection.execute(
+                    update(steps)
+                    .where(steps.c.run_id == run_id, steps.c.position >= position, steps.c.state == "succeeded")
+                    .values(state="superseded")
+                )
 
     def begin(self, run_id: str) -> bool:
         """Whoever is given the run calls this first: False means that there is nothing to do any more.
@@ -144,8 +183,33 @@ class Runs:
         with self._database.write() as connection:
             if _row(connection, run_id).state != "running":
                 return False
-            self._move(connection, run_id, state, ended_at=self._now(), error=_encode(error))
+            untold = " ".join(CHANNELS) if state == "failed" else None
+            self._move(connection, run_id, state, ended_at=self._now(), error=_encode(error), untold=untold)
             return True
+
+    def untold(self) -> list[tuple[Run, list[Channel]]]:
+        """Failed runs, and the channels that have not taken the news."""
+        query = select(runs).where(runs.c.untold.is_not(None)).order_by(runs.c.ended_at)
+        with self._database.read() as connection:
+            found = connection.execute(query).all()
+        return [(_run(row), [one for one in CHANNELS if one in row.untold.split()]) for row in found]
+
+    def told(self, run: Run, left: list[Channel]) -> None:
+        """Note which channels are still to hear of this failure; a run that was queued again meanwhile is no news."""
+        with self._database.write() as connection:
+            same = (runs.c.id == run.id) & (runs.c.ended_at == run.ended_at)
+            connection.execute(update(runs).where(same).values(untold=" ".join(left) or None))
+
+    def validation(self, run_id: str) -> dict[str, Any] | None:
+        """What the validation of the run's data found, if it came so far."""
+        with self._database.read() as connection:
+            text = _row(connection, run_id).validation
+        return None if text is None else dict(msgspec.json.decode(text))
+
+    def ended_before(self, moment: str) -> list[str]:
+        """The ids of runs that ended before an ISO time."""
+        with self._database.read() as connection:
+            return list(connection.scalars(select(runs.c.id).where(runs.c.ended_at < moment)))
 
     def is_running(self, run_id: str) -> bool:
         """Whether the run is to go on."""
@@ -170,11 +234,14 @@ class Runs:
             query = update(steps).where(*_key(attempt.run_id, attempt.name, attempt.attempt))
             connection.execute(query.values(pid=pid))
 
-    def end_attempt(self, attempt: Attempt, state: AttemptState, error: StepError | None) -> None:
+    def end_attempt(
+        self, attempt: Attempt, state: AttemptState, error: StepError | None, peak_mb: float | None = None
+    ) -> None:
         """Say how the attempt went."""
         with self._database.write() as connection:
             query = update(steps).where(*_key(attempt.run_id, attempt.name, attempt.attempt))
-            connection.execute(query.values(state=state, ended_at=self._now(), error=_encode(error)))
+            values = {"state": state, "ended_at": self._now(), "error": _encode(error), "peak_mb": peak_mb}
+            connection.execute(query.values(values))
 
     def _move(self, connection: Connection, run_id: str, to: RunState, **values: Any) -> None:
         state: RunState = _row(connection, run_id).state
@@ -186,16 +253,20 @@ class Runs:
         return iso(self._clock.now())
 
 
-def create_run(connection: Connection, spec: RunSpec, author: str, schedule: str | None, now: str) -> str:
+def count_open(connection: Connection) -> int:
+    """How many runs are queued or running."""
+    return connection.scalar(select(func.count()).where(runs.c.state.in_(OPEN))) or 0
+
+
+def create_run(
+    connection: Connection, spec: RunSpec, author: str, now: str, *,
+    priority: int = 0, schedule: str | None = None, origin: str | None = None, run_id: str = "",
+) -> str:  # fmt: skip
     """Insert a queued run in the caller's transaction; its id."""
-    run_id = uuid7_text()
-    text = msgspec.json.encode(spec).decode()
-    connection.execute(
-        insert(runs).values(
-            id=run_id, model=spec.model, spec=text, state="queued", author=author, schedule=schedule, created_at=now
-        )
-    )
-    return run_id
+    values = {"id": run_id or uuid7_text(), "model": spec.model, "spec": msgspec.json.encode(spec).decode()}
+    values |= {"state": "queued", "author": author, "created_at": now}
+    connection.execute(insert(runs).values(**values, priority=priority, schedule=schedule, origin=origin))
+    return values["id"]
 
 
 def _row(connection: Connection, run_id: str) -> Row[Any]:
@@ -210,8 +281,8 @@ def _key(run_id: str, name: str, attempt: int) -> tuple[Any, Any, Any]:
 
 
 def _run(row: Row[Any]) -> Run:
-    spec = msgspec.json.decode(row.spec, type=RunSpec)
-    return Run(**{**row._mapping, "spec": spec, "error": _decode(row.error)})
+    columns = {name: row._mapping[name] for name in Run.__struct_fields__}
+    return Run(**{**columns, "spec": msgspec.json.decode(row.spec, type=RunSpec), "error": _decode(row.error)})
 
 
 def _attempt(row: Row[Any]) -> Attempt:

@@ -7,7 +7,6 @@ whole group is killed when the attempt's time is over, the run is called off, or
 from __future__ import annotations
 
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -51,6 +50,7 @@ class Runner:
         self._environment = environment
         self._leaving = threading.Event()
         self._busy = threading.Lock()
+        self._peak_mb: float | None = None
 
     def run(self, run_id: str) -> None:
         """Bring the run to its end, beginning at the first step that is not done.
@@ -85,7 +85,10 @@ class Runner:
             if error is not None:
                 self._runs.end(run_id, "failed", error)
                 return
-        _remove(self._project.work / run_id)
+        for attempt in self._runs.attempts(
+            run_id
+        ):  # what steps have published stays for those who begin at a later one
+            _remove(self._folder(attempt))
         self._runs.end(run_id, "succeeded")
 
     def _step(self, run_id: str, position: int, step: StepSpec) -> StepError | None:
@@ -104,7 +107,7 @@ class Runner:
         if attempt is None:
             raise _CalledOff
         state: AttemptState = "interrupted"
-        error, again = None, False
+        error, again, self._peak_mb = None, False, None
         try:
             code = self._child(attempt, step)
             error, again = self._verdict(attempt, step, code)
@@ -113,7 +116,7 @@ class Runner:
             state = "cancelled"
             raise
         finally:
-            self._runs.end_attempt(attempt, state, error)
+            self._runs.end_attempt(attempt, state, error, self._peak_mb)
         return error, again
 
     def _child(self, attempt: Attempt, step: StepSpec) -> int | None:
@@ -133,14 +136,14 @@ class Runner:
             self._runs.set_pid(attempt, child.pid)
             deadline = time.monotonic() + step.timeout_seconds
             while time.monotonic() < deadline:
-                try:
-                    return child.process.wait(LOOK_SECONDS)
-                except subprocess.TimeoutExpired:
-                    self._look(attempt.run_id)
+                if (code := child.wait(LOOK_SECONDS)) is not None:
+                    return code
+                self._look(attempt.run_id)
             return None
         finally:
             child.kill_group()
-            child.process.wait()
+            child.wait()
+            self._peak_mb = child.peak_mb
 
     def _verdict(self, attempt: Attempt, step: StepSpec, code: int | None) -> tuple[StepError | None, bool]:
         """What an exit code means; the reason goes to the end of the log too."""

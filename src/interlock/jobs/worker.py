@@ -1,4 +1,4 @@
-"""The worker's loop: hands runs to the engine, takes over those of dead workers, fires schedules.
+"""The worker's loop: hands runs to the engine, takes over those of dead workers, fires schedules; its chores beside it.
 
 While it lives, a worker holds the lock file of its executor id, `.interlock/locks/worker-<n>.lock`. Whoever gets the
 lock of another id knows that its worker is dead.
@@ -9,19 +9,24 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
+import logging
 import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 from interlock.core.clock import Clock
 from interlock.core.errors import Conflict
 from interlock.core.files import locked
 from interlock.core.lifeline import Child
 from interlock.core.project import Project
+from interlock.core.settings import Settings
+from interlock.jobs.cleaning import clean
+from interlock.jobs.notices import tell
 from interlock.jobs.port import JobEngine
 from interlock.jobs.records import Runs
 from interlock.jobs.runner import Runner
@@ -29,6 +34,12 @@ from interlock.jobs.schedules import Schedules
 
 LOOP_SECONDS = 0.2
 TAKE_OVER_SECONDS = 1.0
+TELL_SECONDS = 1.0
+TELL_AGAIN_SECONDS = 30.0
+CLEAN_SECONDS = 3600.0
+LEAVE_SECONDS = 2.0
+"""So long a worker that leaves waits for news that is on its way; what was not taken the next worker tells."""
+log = logging.getLogger("interlock.jobs")
 
 
 @contextlib.contextmanager
@@ -78,6 +89,7 @@ class Worker:
     runs: Runs
     schedules: Schedules
     clock: Clock
+    settings: Settings
 
     def start(self) -> None:
         """Begin to carry runs."""
@@ -88,7 +100,9 @@ class Worker:
 
         `until_idle`: fire no schedule, and leave when no run is open.
         """
-        seen, next_take_over = self.clock.now(), 0.0
+        next_take_over, over = 0.0, Event()
+        chores = Thread(target=self._chores, args=(over,), name="chores", daemon=True)  # a hung webhook holds nobody up
+        chores.start()
         try:
             while not (until_idle and not self.runs.open()):
                 self._hand_over()
@@ -96,14 +110,31 @@ class Worker:
                     self._take_over()
                     next_take_over = time.monotonic() + TAKE_OVER_SECONDS
                 if not until_idle:
-                    now = self.clock.now()
-                    self.schedules.fire(seen, now)
-                    seen = now
+                    self.schedules.fire(self.clock.now())
                 if stop.wait(LOOP_SECONDS):
                     return
         finally:
             self.runner.leave()
             self.engine.stop()
+            over.set()
+            chores.join(LEAVE_SECONDS)
+
+    def _chores(self, over: Event) -> None:
+        """Tell of failed runs, remove old files: of all workers one at a time."""
+        next_clean = 0.0
+        while True:
+            last, pause = over.is_set(), TELL_SECONDS
+            try:
+                with contextlib.suppress(Conflict), locked(self.project.locks / "chores.lock", timeout=0):
+                    pause = TELL_SECONDS if tell(self.runs, self.settings) else TELL_AGAIN_SECONDS
+                    if time.monotonic() >= next_clean:
+                        clean(self.project, self.runs, self.clock.now(), timedelta(days=self.settings.jobs.keep_days))
+                        next_clean = time.monotonic() + CLEAN_SECONDS
+            except Exception:  # the thread goes on: a full disk or a locked database passes
+                log.exception("chores failed, they are tried again")
+            if last:
+                return
+            over.wait(pause)
 
     def _hand_over(self) -> None:
         """Give the engine the oldest open run when it has none: one at a time over all workers, in order.

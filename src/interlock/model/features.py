@@ -66,8 +66,8 @@ class _Module:
     def __init__(self, function: types.FunctionType | type, requirements: Iterable[str]) -> None:
         self.feature = function.__name__
         try:
-            self.source = inspect.getsource(sys.modules[function.__module__])
-        except (OSError, KeyError) as error:
+            self.source = _source(sys.modules[function.__module__])
+        except (OSError, KeyError, TypeError) as error:
             raise RecipeFailed(f"the source of {function.__module__} cannot be read: {error}") from error
         self.allowed = {*ALWAYS, *requirements}
         self.imports: dict[str, list[tuple[Import, ast.alias]]] = {}
@@ -173,6 +173,22 @@ class _Module:
         if isinstance(travelling, _DEFINITIONS):
             text = "".join(f"@{ast.unparse(one)}\n" for one in travelling.decorator_list) + text
         return text
+
+
+def _source(module: types.ModuleType) -> str:
+    """The text of a module; of a notebook the cells that were run so far and are Python."""
+    cells = getattr(module, "In", None)
+    if hasattr(module, "__file__") or not isinstance(cells, list):
+        return inspect.getsource(module)
+    return "\n".join(cell for cell in cells if _is_python(cell))
+
+
+def _is_python(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
 
 
 def _bound(alias: ast.alias) -> str:

@@ -66,6 +66,20 @@ class SplitRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Column whose values stay together, and the cluster of paired intervals; empty = none."""
 
 
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a model that was trained elsewhere was taken from; the manifest's author is who took it."""
+
+    source: str
+    """The directory or `mlflow:` URI as it was given."""
+    digest: str
+    """Of the directory's `saved.json`, or of MLflow's model file."""
+    server: str = ""
+    """MLflow's address, without credentials."""
+    name: str = ""
+    version: str = ""
+    """Model and version in MLflow's registry; empty: it is in none."""
+
+
 class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the model comes from."""
 
@@ -88,6 +102,8 @@ class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     event_time: str = ""
     label: str = ""
     """Columns of the extract: with the split they say which rows were held out."""
+    origin: Origin | None = None
+    """The model is registered, not trained here: nobody knows which rows it was trained on."""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -32,9 +32,19 @@ class Package(msgspec.Struct, frozen=True):
 
 def write(directory: Path, manifest: Manifest, files: Mapping[str, bytes]) -> str:
     """Write a package into an empty directory and return its digest; `manifest.files` is filled in here."""
-    entries = tuple(FileEntry(path, len(data), digest(data)) for path, data in sorted(files.items()))
-    content = canonical(msgspec.structs.replace(manifest, files=entries))
-    for path, data in {**files, MANIFEST: content}.items():
+    content = canonical(msgspec.structs.replace(manifest, files=entries(files)))
+    write_files(directory, {**files, MANIFEST: content})
+    return digest(content)
+
+
+def entries(files: Mapping[str, bytes]) -> tuple[FileEntry, ...]:
+    """The list of files that a manifest holds."""
+    return tuple(FileEntry(path, len(data), digest(data)) for path, data in sorted(files.items()))
+
+
+def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into an empty directory, on disk before this returns."""
+    for path, data in files.items():
         target = directory / path
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("xb") as file:
@@ -42,7 +52,6 @@ def write(directory: Path, manifest: Manifest, files: Mapping[str, bytes]) -> st
             file.flush()
             os.fsync(file.fileno())
     sync_directory(directory)
-    return digest(content)
 
 
 def verify(directory: Path, expected: str | None = None) -> Package:
@@ -54,26 +63,35 @@ def verify(directory: Path, expected: str | None = None) -> Package:
     """
     if not (directory / MANIFEST).exists():
         raise NotFound(f"no model package at {directory}")
-    content = _read(directory, MANIFEST)
+    content = read_file(directory, MANIFEST)
     found = digest(content)
     if expected is not None and found != expected:
         raise Tampered(f"the package at {directory.name} has the digest {found}, not {expected}")
     manifest = _manifest(content)
+    return Package(directory, found, manifest, read_listed(directory, manifest.files, MANIFEST))
+
+
+def read_listed(directory: Path, listed: tuple[FileEntry, ...], index: str) -> dict[str, bytes]:
+    """The bytes of all files in a directory by path, each as `index`, a file there too, lists it.
+
+    Raises:
+        Tampered: a file is altered, missing, unlisted, a link or outside the directory.
+    """
     files = {}
-    for entry in manifest.files:
-        data = _read(directory, entry.path)
+    for entry in listed:
+        data = read_file(directory, entry.path)
         if len(data) != entry.size or digest(data) != entry.digest:
-            raise Tampered(f"{entry.path} of package {found} is not the file that its manifest lists")
+            raise Tampered(f"{entry.path} in {directory.name} is not the file that {index} lists")
         files[entry.path] = data
-    strangers = sorted(_walk(directory) - set(files) - {MANIFEST})
+    strangers = sorted(_walk(directory) - set(files) - {index})
     if strangers:
-        raise Tampered(f"package {found} holds {strangers[0]}, which its manifest does not list")
-    return Package(directory, found, manifest, files)
+        raise Tampered(f"{directory.name} holds {strangers[0]}, which {index} does not list")
+    return files
 
 
 def read_manifest(directory: Path, expected: str | None = None) -> Manifest:
     """The manifest alone, its own digest verified; for those who do not load the model."""
-    content = _read(directory, MANIFEST)
+    content = read_file(directory, MANIFEST)
     if expected is not None and digest(content) != expected:
         raise Tampered(f"the manifest at {directory.name} has the digest {digest(content)}, not {expected}")
     return _manifest(content)
@@ -89,7 +107,12 @@ def _manifest(content: bytes) -> Manifest:
         raise Tampered(f"{MANIFEST}: {error}") from error
 
 
-def _read(directory: Path, path: str) -> bytes:
+def read_file(directory: Path, path: str) -> bytes:
+    """A plain file of a directory.
+
+    Raises:
+        Tampered: it is missing, a link, no plain file, or the path leads outside.
+    """
     parts = PurePosixPath(path).parts
     if not parts or PurePosixPath(path).is_absolute() or ".." in parts or str(PurePosixPath(path)) != path:
         raise Tampered(f"{path!r} is no path inside a package")
@@ -103,9 +126,9 @@ def _read(directory: Path, path: str) -> bytes:
             raise Tampered(f"{path} is no plain file")
         return current.read_bytes()
     except FileNotFoundError:
-        raise Tampered(f"{path} is missing in the package at {directory.name}") from None
+        raise Tampered(f"{path} is missing in {directory.name}") from None
     except OSError as error:
-        raise InterlockError(f"{path} of the package at {directory.name} cannot be read: {error.strerror}") from error
+        raise InterlockError(f"{path} of {directory.name} cannot be read: {error.strerror}") from error
 
 
 def _walk(directory: Path) -> set[str]:

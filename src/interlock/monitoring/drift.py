@@ -8,23 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import scipy
 from msgspec import Struct
 
-PSI_FLOOR = 1e-4
+from interlock.model import psi as stability
+from interlock.model.psi import CONFIDENCE, FLOOR, Counts
+
 THRESHOLD = 0.2
 MIN_ROWS = 500
-SPARSE = 10
-CONFIDENCE = 0.999
 SURGE_RATIO = 1.5
 VOLUME_Z = 4.0
 MIN_WEEKS = 4
 
-Counts = npt.NDArray[Any] | Sequence[float]
 Verdict = Literal["ok", "warn", "alert", "too small"]
 
 
@@ -39,33 +36,16 @@ class Check(Struct, frozen=True, kw_only=True):
 
 
 def psi(reference: Counts, window: Counts, threshold: float = THRESHOLD, min_rows: int = MIN_ROWS) -> Check:
-    """Population stability index Σ (q - p) ln(q / p) over bins, of the shares p of the reference and q of the window.
-
-    Both are counts of the same bins (the frozen ones of the profile: quantiles, or categories + "new", + missing).
-    Shares below 1e-4 count as 1e-4. Alert above the threshold, warn above half of it. Without drift PSI / (1/n + 1/m)
-    is chi-square with bins - 1 degrees of freedom (Yurdakul & Naranjo 2020), and nothing below its .999 quantile is
-    told. That needs about ten rows a bin, so bins where fewer are expected (and fewer than 40 seen) are pooled.
+    """The population stability index of a window (`model.psi`): alert above the threshold, warn above half of it, and
+    nothing below what chance explains is told.
 
     Raises:
         ValueError: other numbers of bins, or an empty reference.
     """
-    before, now = np.asarray(reference, dtype=np.float64), np.asarray(window, dtype=np.float64)
-    m, n = float(before.sum()), int(now.sum())
-    if before.shape != now.shape or m <= 0:
-        raise ValueError(f"a PSI needs the same bins and a reference, got {len(before)} and {len(now)} bins, {m} rows")
-    detail = f"psi, {len(before)} bins"
-    seen = before + now > 0
-    before, now = before[seen], now[seen]
-    sparse = (before * min(1, n / m) < SPARSE) & (now * min(1, m / max(n, 1)) < 4 * SPARSE)
-    if sparse.all():
-        return Check(value=None, threshold=threshold, n=n, verdict="too small", detail=detail)
-    if sparse.sum() > 1:
-        before, now = (np.append(counts[~sparse], counts[sparse].sum()) for counts in (before, now))
-        detail += f", {sparse.sum()} sparse ones pooled"
-    p, q = np.maximum(before / m, PSI_FLOOR), np.maximum(now / n, PSI_FLOOR)
-    null = float(scipy.stats.chi2.ppf(CONFIDENCE, len(p) - 1)) * (1 / n + 1 / m) if len(p) > 1 else 0.0
-    value = float(((q - p) * np.log(q / p)).sum())
-    return _graded(value, null, threshold, n, min_rows, detail)
+    found = stability.psi(reference, window)
+    if found.value is None:
+        return Check(value=None, threshold=threshold, n=found.n, verdict="too small", detail=found.detail)
+    return _graded(found.value, found.null, threshold, found.n, min_rows, found.detail)
 
 
 def score_shift(
@@ -96,7 +76,7 @@ def class_absent(reference_share: float, count: int, n: int) -> Check:
 
     value: -log10 of that chance, 0 if the class appeared; threshold 3.
     """
-    value = 0.0 if count else n * abs(math.log10(1 - min(reference_share, 1 - PSI_FLOOR)))
+    value = 0.0 if count else n * abs(math.log10(1 - min(reference_share, 1 - FLOOR)))
     verdict: Verdict = "alert" if value > 3 else "ok"
     return Check(value=value, threshold=3.0, n=n, verdict=verdict, detail="class absent")
 
@@ -106,7 +86,7 @@ def class_surge(reference_share: float, count: int, n: int) -> Check:
 
     value: the ratio of shares. A high ratio that chance allows is "too small".
     """
-    share = max(reference_share, PSI_FLOOR)
+    share = max(reference_share, FLOOR)
     if n == 0:
         return Check(value=None, threshold=SURGE_RATIO, n=0, verdict="too small", detail="class surge")
     ratio = count / n / share

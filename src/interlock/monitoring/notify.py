@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
-import urllib.error
-import urllib.request
-from urllib.parse import urlsplit
 
 import msgspec
 from sqlalchemy import select, update
 
-from interlock.core.errors import Misconfigured
+from interlock.core.notify import post
 from interlock.core.settings import Settings
 from interlock.monitoring.alerts import Row
 from interlock.store.database import Database
 from interlock.store.tables import alerts
 
-TIMEOUT = 5.0
 log = logging.getLogger("interlock.monitoring")
 
 
@@ -35,7 +31,7 @@ def deliver(database: Database, settings: Settings) -> int:
     for row in waiting:
         if url:
             try:
-                _post(url, document(row, settings))
+                post(url, document(row, settings), "[serve] webhook")
             except OSError as error:  # refused, timed out, an answer that is no success (HTTPError is one)
                 log.warning(
                     "the webhook did not take %d alert(s), next try at the next pass: %s", len(waiting) - taken, error
@@ -58,14 +54,3 @@ def document(row: Row, settings: Settings) -> dict[str, object]:
         "owner": settings.endpoint.owner,
         "playbook": settings.endpoint.playbook,
     }
-
-
-def _post(url: str, body: dict[str, object]) -> None:
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise Misconfigured(
-            f"the webhook {url!r} is no http or https address", next="mend [serve] webhook in interlock.toml"
-        )
-    headers = {"content-type": "application/json"}
-    request = urllib.request.Request(url, msgspec.json.encode(body), headers)  # noqa: S310 - the scheme is checked above
-    with urllib.request.urlopen(request, timeout=TIMEOUT):  # noqa: S310
-        pass

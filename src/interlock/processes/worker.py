@@ -70,10 +70,11 @@ def _serve(
         DbosEngine,
     )  # half a second: after the lock, so that others soon see that a worker lives
 
-    runs = Runs(database)
+    settings, runs = project.settings(), Runs(database)
     runner = Runner(project, runs, steps, command, dict(os.environ))
     engine = DbosEngine(project.state / "jobs.db", executor)
-    worker = Worker(project, executor, engine, runner, runs, Schedules(database), SystemClock())
+    schedules = Schedules(database, waiting=settings.jobs.waiting)
+    worker = Worker(project, executor, engine, runner, runs, schedules, SystemClock(), settings)
     worker.start()
     sys.stdout.write(f"ready: {executor}\n")
     sys.stdout.flush()

@@ -17,7 +17,7 @@ from interlock.registry import evaluations
 from interlock.registry.approvals import Predicate, Scope, check_four_eyes, statement, store_approval
 from interlock.registry.packages import PackageStore
 from interlock.registry.versions import Version, Versions
-from interlock.release import audit
+from interlock.release import audit, mlflow
 from interlock.release.keys import Keys, prove
 from interlock.release.users import trust_of
 from interlock.store.database import Database
@@ -29,6 +29,8 @@ class Decision(msgspec.Struct, frozen=True):
     version: Version
     predicate: Predicate
     path: Path
+    told: str = ""
+    """What MLflow was told of a model that came from there."""
 
 
 class _Proof(msgspec.Struct):
@@ -80,7 +82,10 @@ def decide(
         after = {"decision": decision, "scope": scope, "package": version.package_digest, "evaluation": judged}
         audit.append(connection, actor, decision, version.name, None, after | {"self_approved": own}, reason)
         path = store_approval(project.approvals, statement(version.model, version.package_digest, predicate), key)
-    return Decision(versions.get(version.model, version.version), predicate, path)
+    told = ""
+    if decision == "approve" and scope == "serve":
+        told = mlflow.tell_approved(database, versions.packages, actor, version.name, version.package_digest)
+    return Decision(versions.get(version.model, version.version), predicate, path, told)
 
 
 def _reviewer(actor: str, trust: TrustRoot, keys: Keys) -> signing.PrivateKey:

@@ -33,7 +33,7 @@ from interlock.registry.routes import (
     replica_name,
 )
 from interlock.registry.versions import Versions
-from interlock.release import arms, audit, rules
+from interlock.release import arms, audit, mlflow, rules
 from interlock.release.compatible import check_history
 from interlock.release.keys import ARM, Keys, prove
 from interlock.release.parameters import changed_parameters, check_parameters
@@ -49,6 +49,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
     before: RouteDocument
     route: RouteDocument
+    told: str = ""
+    """What MLflow was told of a champion that came from there."""
 
     @property
     def changed(self) -> bool:
@@ -223,7 +225,8 @@ class Rollout:
             audit.refused(self.database, self.actor, action, endpoint, error.code, error.message)
             raise
         audit.append(self.database, self.actor, action, endpoint, *arms.difference(before, after), reason)
-        return Outcome(before, after)
+        told = mlflow.tell_champion(self.database, self._packages, self.actor, before, after)
+        return Outcome(before, after, told)
 
     def _holds(self, route: RouteDocument) -> bool:
         """Whether gateways take it: the key of who signed it may have been revoked since then."""

@@ -63,7 +63,12 @@ runs = Table(
     Column("ended_at", Text),
     Column("error", Text),
     Column("version", Integer),
+    Column("priority", Integer, nullable=False),
+    Column("origin", Text),
+    Column("validation", Text),
+    Column("untold", Text),
 )
+"""`origin`: the run whose steps this one took over. `untold`: the channels that have not taken the news of its failure."""
 
 steps = Table(
     "steps",
@@ -78,6 +83,7 @@ steps = Table(
     Column("pid", Integer),
     Column("error", Text),
     Column("log", Text, nullable=False),
+    Column("peak_mb", Float),
 )
 
 schedules = Table(
@@ -90,14 +96,19 @@ schedules = Table(
     Column("state", Text, nullable=False),
     Column("author", Text, nullable=False),
     Column("created_at", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("catch_up", Text, nullable=False),
+    Column("seen_at", Text, nullable=False),
 )
+"""`seen_at`: every tick up to here is dealt with."""
 
 ticks = Table(
     "ticks",
     metadata,
     Column("schedule", Text, primary_key=True),
     Column("tick_at", Text, primary_key=True),
-    Column("run_id", Text, nullable=False),
+    Column("run_id", Text),
+    Column("state", Text, nullable=False),
 )
 
 extracts = Table(

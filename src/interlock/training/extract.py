@@ -70,9 +70,9 @@ def make(project: Project, settings: Settings, name: str, variables: Mapping[str
 
 
 def sample(
-    project: Project, settings: Settings, name: str, variables: Mapping[str, Value], rows: int
+    project: Project, settings: Settings, name: str, variables: Mapping[str, Value], rows: int | None
 ) -> tuple[ExtractRecord, pd.DataFrame]:
-    """At most so many rows, evenly spread over event time; nothing is kept."""
+    """At most so many rows (None: all), evenly spread over event time; nothing is kept. The record counts all rows."""
     from interlock.warehouse.ducklake import open_warehouse
 
     query = _query(settings, name, variables)
@@ -80,8 +80,10 @@ def sample(
     snapshot = warehouse.snapshot()
     table = warehouse.query(query.sql, query.variables, snapshot=snapshot)
     table = table.sort_by([(query.event_time, "ascending"), (query.id, "ascending")])
-    table = table.take(np.linspace(0, table.num_rows - 1, min(rows, table.num_rows)).astype(int))
-    return _record(name, query, "", snapshot, table.num_rows, ()), table.to_pandas()
+    there = table.num_rows
+    if rows is not None and rows < there:
+        table = table.take(np.linspace(0, there - 1, rows).astype(int))
+    return _record(name, query, "", snapshot, there, ()), table.to_pandas()
 
 
 def _query(settings: Settings, name: str, variables: Mapping[str, Value]) -> ExtractQuery:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interlock.core.errors import InterlockError, InvalidData, PredictionFailed, RecipeFailed
-from interlock.core.settings import Settings
+from interlock.core.settings import Settings, Task
 from interlock.model.columns import NAT, Array
 from interlock.model.features import Function
 from interlock.model.frames import from_frame, to_frame
@@ -49,7 +49,7 @@ class Fitted(msgspec.Struct, frozen=True):
         return self.engine.predict(self.function, arrays)
 
 
-def signature_of(settings: Settings, recipe: Recipe, table: Table, split: Split) -> Signature:
+def signature_of(settings: Settings, task: Task, table: Table, split: Split) -> Signature:
     """Raw inputs as `interlock.toml` declares them, known categories and classes as training rows hold them.
 
     Raises:
@@ -70,7 +70,6 @@ def signature_of(settings: Settings, recipe: Recipe, table: Table, split: Split)
     layout = settings.endpoint.layout
     if layout == "matrix" and len({one.datatype for one in inputs}) > 1:
         raise InvalidData('layout = "matrix" needs inputs of one datatype', next='say layout = "columns" in [endpoint]')
-    task = recipe.mark.task
     classes = classes_of(task, table.labels, settings.positive)
     return Signature(task, tuple(inputs), classes, layout)
 
@@ -97,13 +96,27 @@ def fit(
     log(f"calling the recipe with {len(train.label)} rows, {frame.shape[1]} columns, parameters {parameters}")
     with user_code("the recipe", log):
         estimator = recipe.function(Dataset(train.features, train.label, parts["validation"], parameters), **parameters)
-    columns = list(map(str, frame.columns))
-    name, stored, classes = _check_estimator(estimator, signature, columns, requirements)
-    model = estimator if RUNTIMES[name].FRAME else RUNTIMES[name].load(stored.files)
-    fitted = Fitted(name, stored, Engine(RUNTIMES[name], model, signature, columns, classes), function)
     row = [values[split.parts["train"][:1]] for values in arrays]
+    fitted = checked(estimator, function, signature, list(map(str, frame.columns)), row, requirements)
+    check_probes(fitted, row, log)
+    return fitted
+
+
+def checked(
+    estimator: Any, function: Function, signature: Signature, columns: list[str], row: list[Array],
+    requirements: tuple[str, ...] = (), classes: tuple[Label, ...] = (),
+) -> Fitted:  # fmt: skip
+    """A fitted model that fits model columns and signature, and answers the raw row. `classes`: the order of its
+    probabilities where the model itself does not know it (empty: the signature's).
+
+    Raises:
+        RecipeFailed: it cannot be served.
+    """
+    name, stored, order = _check_estimator(estimator, signature, columns, requirements)
+    order = classes if classes and stored.classes is None else order
+    model = estimator if RUNTIMES[name].FRAME else RUNTIMES[name].load(stored.files)
+    fitted = Fitted(name, stored, Engine(RUNTIMES[name], model, signature, columns, order), function)
     _check_numbers(fitted, row)
-    _check_probes(fitted, row, log)
     return fitted
 
 
@@ -173,8 +186,8 @@ def _check_numbers(fitted: Fitted, row: list[Array]) -> None:
         )
 
 
-def _check_probes(fitted: Fitted, row: list[Array], log: Log) -> None:
-    """What the signature allows must not make the model raise: an unseen category, a missing value."""
+def check_probes(fitted: Fitted, row: list[Array], log: Log) -> None:
+    """What the signature allows must not make the model raise: an unseen category, a missing value; RecipeFailed."""
     fitted_inputs = fitted.signature.inputs
     for at, spec in enumerate(fitted_inputs):
         probes: list[tuple[str, Any, str]] = []

@@ -128,6 +128,32 @@ def guess(rows: pa.Table, table: str, label: str, time: str = "") -> Plan:
     return msgspec.structs.replace(plan, sql=_sql(plan, seen, table, label, identity, time))
 
 
+def inputs_of(rows: pa.Table) -> tuple[Guess, ...]:
+    """What every column is as a raw input.
+
+    Raises:
+        InvalidData: one is no input, or empty.
+    """
+    found = [_look(name, rows[name]) for name in rows.column_names]
+    for one in found:
+        if one.kind == "other" or one.distinct == 0:
+            raise InvalidData(
+                f"column {one.name} is "
+                + ("empty" if one.distinct == 0 else f"of type {rows[one.name].type}, no input"),
+                next="leave it out, or give more rows",
+            )
+    return tuple(_input(one) for one in found)
+
+
+def task_of(name: str, labels: pa.ChunkedArray) -> Task:
+    """What there is to learn from a label.
+
+    Raises:
+        InvalidData: nothing.
+    """
+    return _task(_look(name, labels), labels)[0]
+
+
 def _look(name: str, column: pa.ChunkedArray) -> Seen:
     kind = _kind(column.type)
     distinct = (

@@ -17,7 +17,7 @@ from interlock.core.settings import Settings
 from interlock.core.trust import read_trust
 from interlock.model import features, golden, profile
 from interlock.model.frames import from_frame
-from interlock.model.manifest import FORMAT, Author, Lineage, Manifest, Runtime
+from interlock.model.manifest import FORMAT, Author, Lineage, Manifest, Origin, Runtime
 from interlock.model.predictor import needs_no_frame
 from interlock.model.runtimes import RUNTIMES, compiled
 from interlock.training.compiling import compile_trees
@@ -34,7 +34,8 @@ class Made(msgspec.Struct, frozen=True):
     """What a package is made of, besides the fitted model."""
 
     run: str
-    recipe: Recipe
+    recipe: Recipe | Origin
+    """What trained it, or where it was taken from."""
     features_source: str
     parameters: dict[str, Any]
     extract: ExtractRecord
@@ -86,7 +87,7 @@ def build(project: Project, settings: Settings, made: Made, fitted: Fitted, auth
     faster = compile_trees(fitted, threshold, held_out, numbers, log)
     source = made.features_source.encode()
     own = settings.requirements if needs_no_frame(source, signature) else (*settings.requirements, "pandas")
-    serving = _versions((*(compiled if faster else runtime).LIBRARIES, *own))
+    serving = pins((*(compiled if faster else runtime).LIBRARIES, *own))
     files = {
         **stored.files,
         **(faster[1] if faster else {}),
@@ -113,7 +114,7 @@ def build(project: Project, settings: Settings, made: Made, fitted: Fitted, auth
         threshold=threshold,
         rtol=runtime.RTOL,
         python=platform.python_version(),
-        libraries=_versions((*runtime.LIBRARIES, *serving)),
+        libraries=pins((*runtime.LIBRARIES, *serving)),
         author=author,
         created=iso(SystemClock().now()),
         lineage=_lineage(project, made, digest(source)),
@@ -122,7 +123,12 @@ def build(project: Project, settings: Settings, made: Made, fitted: Fitted, auth
     return Built(manifest, files, golden.encode(signature, proof, numbers[some]))
 
 
-def _versions(names: tuple[str, ...]) -> dict[str, str]:
+def pins(names: tuple[str, ...]) -> dict[str, str]:
+    """The installed version of each distribution.
+
+    Raises:
+        Misconfigured: one is not installed.
+    """
     try:
         return {name: version(name) for name in sorted(set(names))}
     except PackageNotFoundError as error:
@@ -133,6 +139,8 @@ def _versions(names: tuple[str, ...]) -> dict[str, str]:
 
 def _lineage(project: Project, made: Made, features_digest: str) -> Lineage:
     extract = made.extract
+    origin = made.recipe if isinstance(made.recipe, Origin) else None
+    recipe = made.recipe.source if isinstance(made.recipe, Recipe) else ""
     return Lineage(
         run=made.run,
         extract=extract.name,
@@ -141,8 +149,8 @@ def _lineage(project: Project, made: Made, features_digest: str) -> Lineage:
         snapshot=extract.snapshot,
         extract_digest=extract.digest,
         split=made.split.record,
-        recipe=made.recipe.source,
-        recipe_digest=digest(made.recipe.source.encode()),
+        recipe=recipe,
+        recipe_digest=origin.digest if origin else digest(recipe.encode()),
         features_digest=features_digest,
         parameters=made.parameters,
         git_commit=git_commit(project.root),
@@ -150,4 +158,5 @@ def _lineage(project: Project, made: Made, features_digest: str) -> Lineage:
         id=extract.id,
         event_time=extract.event_time,
         label=extract.label,
+        origin=origin,
     )

@@ -1,4 +1,4 @@
-"""The training pipeline: four steps, each a child process that reads what the steps before it published.
+"""The training pipeline: five steps, each a child process that reads what the steps before it published.
 
 A step writes into its attempt's folder and publishes it by one rename to `work/<run>/<step>/`. So a step that is killed has
 done nothing, one that runs twice does the same again, and only `register` changes what others see.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from interlock.core.errors import Misconfigured
+from interlock.core.errors import InvalidData, Misconfigured
 from interlock.core.project import Project
 from interlock.core.settings import Settings
 from interlock.jobs.port import RunSpec, StepSpec
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
     from interlock.evaluation.report import Report
     from interlock.model.manifest import Author
+    from interlock.registry.versions import Version
     from interlock.training.extract import ExtractRecord
     from interlock.training.fit import Fitted
     from interlock.training.packaging import Built, Made
 
 STEPS = (
     StepSpec("extract", timeout_seconds=3600),
+    StepSpec("validate", timeout_seconds=3600),
     StepSpec("train", timeout_seconds=6 * 3600),
     StepSpec("evaluate", timeout_seconds=3600),
     StepSpec("register", timeout_seconds=600),
@@ -76,8 +78,9 @@ def run_step(job: Job, step: str) -> None:
     """
     if job.spec.model != job.settings.model:
         raise Misconfigured(f"the run is for {job.spec.model}, but this project's model is {job.settings.model}")
-    functions: dict[str, Callable[[Job], None]] = {
+    functions: dict[str, Callable[[Job], object]] = {
         "extract": extract,
+        "validate": validate,
         "train": train,
         "evaluate": evaluate,
         "register": register,
@@ -93,24 +96,56 @@ def extract(job: Job) -> None:
     from interlock.training.packaging import author_of
 
     author_of(job.project, job.author)  # before hours of work
-    record = extracts.make(job.project, job.settings, job.spec.extract, job.spec.variables)
+    asked = job.project, job.settings, job.spec.extract, job.spec.variables
+    try:
+        record = extracts.make(*asked)
+    except InvalidData:
+        _validate(job, *extracts.sample(*asked, rows=None))  # names the rows, where rows are to blame
+        raise
     job.log(f"extracted {record.rows} rows at snapshot {record.snapshot}: {record.digest}")
     with job.publishing("extract") as folder:
         (folder / "extract.json").write_bytes(msgspec.json.encode(record))
 
 
+def validate(job: Job) -> None:
+    """Hold the rows against the rules of `[validation]`; what was found is kept with the run."""
+    _validate(job, *_extracted(job))
+
+
+def _extracted(job: Job) -> tuple[ExtractRecord, pd.DataFrame]:
+    from interlock.training import extract as extracts
+
+    record = msgspec.json.decode((job.folder / "extract" / "extract.json").read_bytes(), type=extracts.ExtractRecord)
+    return record, extracts.read(job.project, record.digest)
+
+
+def _validate(job: Job, record: ExtractRecord, frame: pd.DataFrame) -> None:
+    from interlock.store.database import Database
+    from interlock.training import validation
+
+    database = Database(job.project.database)
+    try:
+        found = validation.examine(job.settings, record, frame, validation.last_run(database, job.spec))
+        for finding in found.findings:
+            job.log(validation.told(finding))
+        job.log(f"validated {len(frame)} rows: {len(found.failed)} of {len(found.findings)} findings fail the run")
+        file = validation.keep(database, job.run, found, job.folder) if job.run else None
+    finally:
+        database.close()
+    validation.refuse(found, file.relative_to(job.project.root) if file else None)
+
+
 def train(job: Job) -> None:
     """Split, call the recipe, check what it returns, and write the package."""
     from interlock.model import package
-    from interlock.training import extract as extracts
     from interlock.training.packaging import author_of
 
-    record = msgspec.json.decode((job.folder / "extract" / "extract.json").read_bytes(), type=extracts.ExtractRecord)
-    built, _, _ = build_on(job, record, extracts.read(job.project, record.digest), author_of(job.project, job.author))
+    built, _, _ = build_on(job, *_extracted(job), author_of(job.project, job.author))
     with job.publishing("train") as folder:
         (folder / "proof.json").write_bytes(built.proof)
         (folder / "package").mkdir()
         digest = package.write(folder / "package", built.manifest, built.files)
+        (folder / "digest").write_text(digest)
     job.log(f"wrote package {digest}")
 
 
@@ -134,19 +169,19 @@ def build_on(job: Job, record: ExtractRecord, frame: pd.DataFrame, author: Autho
     )
     parts = split(settings.split, table.ids, table.times, table.groups)
     log(f"split by {settings.split.kind}: {parts.record.rows}")
-    signature = signature_of(settings, recipe, table, parts)
+    signature = signature_of(settings, recipe.mark.task, table, parts)
     fitted = fit(recipe, function, signature, table, parts, parameters, log, settings.requirements)
     made = Made(job.run, recipe, source, parameters, record, table, parts)
     return build(job.project, settings, made, fitted, author, log), made, fitted
 
 
 def dry_run(project: Project, spec: RunSpec, log: Log) -> Report:
-    """Train and judge on a sample, in this process; nothing is kept, nothing is proved.
+    """Validate, train and judge on a sample, in this process; nothing is kept, nothing is proved.
 
     Raises:
         InterlockError: as a run's steps.
     """
-    from interlock.evaluation.evaluate import Choices, judge
+    from interlock.evaluation.evaluate import choices, judge
     from interlock.evaluation.held_out import HeldOut
     from interlock.evaluation.report import Subject
     from interlock.model.frames import from_frame
@@ -156,13 +191,14 @@ def dry_run(project: Project, spec: RunSpec, log: Log) -> Report:
     settings = project.settings()
     job = Job(project, settings, "", "", spec, project.work, log)
     record, frame = extracts.sample(project, settings, spec.extract, spec.variables, DRY_RUN_ROWS)
-    log(f"a sample of {record.rows} rows")
+    log(f"a sample of {len(frame)} of {record.rows} rows")
+    _validate(job, record, frame)
     built, made, fitted = build_on(job, record, frame, Author("", ""))
     parts = {name: made.table.take(rows) for name, rows in made.split.parts.items()}
-    rows = HeldOut(parts["test"], parts["train"].labels, 0)
+    rows = HeldOut(parts["test"], parts["train"], 0)
     numbers = fitted.predict(from_frame(fitted.signature.inputs, rows.table.frame))
-    choices = Choices(settings.endpoint.threshold, settings.slices)
-    return judge(Subject(settings.model, 0, ""), built.manifest, rows, numbers, None, choices)
+    chosen = choices(settings, settings.endpoint.threshold)
+    return judge(Subject(settings.model, 0, ""), built.manifest, rows, numbers, None, chosen)
 
 
 def evaluate(job: Job) -> None:
@@ -171,8 +207,11 @@ def evaluate(job: Job) -> None:
     from interlock.evaluation.report import Subject, encode
     from interlock.evaluation.subjects import champion, compare_on
     from interlock.model import golden, package
+    from interlock.registry.packages import PackageStore
 
-    made = package.verify(job.folder / "train" / "package")
+    prepared, digest = job.folder / "train" / "package", (job.folder / "train" / "digest").read_text()
+    # A run that has registered its version has moved the package into the repository.
+    made = package.verify(prepared if prepared.is_dir() else PackageStore(job.project.packages).find(digest), digest)
     candidate = judge.Candidate(made, Subject(job.settings.model, 0, made.digest))
     against, threshold = champion(job.project, job.settings)
     found = compare_on(job.project, candidate, against)
@@ -181,7 +220,7 @@ def evaluate(job: Job) -> None:
         candidate,
         found.rows,
         found.against,
-        judge.Choices(threshold, job.settings.slices),
+        judge.choices(job.settings, threshold),
         job.log,
         proof=golden.decode((job.folder / "train" / "proof.json").read_bytes()),
         note=found.note,
@@ -191,7 +230,7 @@ def evaluate(job: Job) -> None:
         (folder / "report.json").write_bytes(encode(report))
 
 
-def register(job: Job) -> None:
+def register(job: Job) -> Version:
     """Give the package its number: published by one rename, registered with its evaluation in one transaction."""
     from interlock.evaluation import report as reports
     from interlock.registry.packages import PackageStore
@@ -207,3 +246,4 @@ def register(job: Job) -> None:
     version = register_version(database, packages, report, job.run)
     database.close()
     job.log(f"registered {version.name} as {version.label}")
+    return version
