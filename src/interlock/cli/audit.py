@@ -68,7 +68,9 @@ def audit(
             if not reason.strip():
                 raise Usage("a mending needs a reason", next='--reason "killed while the disk was full"')
             found = acts.mend(session.project, somebody(as_), reason)
-            return Reply({"acts": found}, [f"told: {one}" for one in found] or ("nothing is missing",), "interlock audit verify")
+            return Reply(
+                {"acts": found}, [f"told: {one}" for one in found] or ("nothing is missing",), "interlock audit verify"
+            )
         case "list":
             count = (0 if session.json else 30) if last is None else last
             first, end_ = (iso(moment(*one)) if one[1] else "" for one in (("--since", since), ("--until", until)))

@@ -79,7 +79,9 @@ def _compare(project: Project, database: Database) -> tuple[list[str], list[str]
     for entry in trail:
         for act in _acts(entry):
             if act in documents and entry.action != MEND and not _agree(entry, documents[act]):
-                others.append(f"audit entry {entry.seq} tells of {act} otherwise than {documents[act].author} signed it")
+                others.append(
+                    f"audit entry {entry.seq} tells of {act} otherwise than {documents[act].author} signed it"
+                )
     return list((there - told).elements()), others
 
 
@@ -96,7 +98,11 @@ def _acts(entry: Entry) -> list[str]:
         if {"revision", "arms"} <= after.keys():
             return [f"{entry.subject} revision {after['revision']}"]
         if {"decision", "scope", "package", "evaluation"} <= after.keys():
-            return [_said(after["decision"], after["scope"], after["package"], after["evaluation"], entry.actor, entry.reason)]
+            return [
+                _said(
+                    after["decision"], after["scope"], after["package"], after["evaluation"], entry.actor, entry.reason
+                )
+            ]
     return []
 
 

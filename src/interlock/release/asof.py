@@ -17,7 +17,7 @@ from interlock.core.trust import TrustedKey, TrustRoot
 from interlock.model.package import read_manifest
 from interlock.registry.approvals import Approval, Predicate, Scope, read_decisions, require_approval
 from interlock.registry.packages import PackageStore
-from interlock.registry.routes import Arm, ExperimentRef, Parameters, RouteDocument, RouteStore, Rule, Shadow, Standby
+from interlock.registry.routes import Arm, ExperimentRef, Parameters, RouteDocument, RouteStore, Rule, Standby
 from interlock.release import audit
 from interlock.release.arms import percent
 from interlock.release.users import trust_of
@@ -103,7 +103,7 @@ def as_of(project: Project, database: Database, endpoint: str, at: datetime) -> 
         rules=route.rules,
         experiment=route.experiment,
         policy=_policy(database, route.experiment.id, iso(at)),
-        keys=tuple(key for key in then.keys if key.valid_at(at)),
+        keys=tuple(sorted((key for key in then.keys if key.valid_at(at)), key=lambda key: key.name)),
         alerts=_alerts(database, endpoint, at),
     )
 
