@@ -230,7 +230,8 @@ def check_garbage(gate: Gate, names: list[str]) -> None:
     """Half a year later nothing is gone that anything names, and the way back is open."""
     store, trust = RouteStore(gate.project.routes), gate.rollout().trust
     routes = [store.read(E, trust, number, past=True) for number in range(1, store.current(E) + 1)]
-    named = {one.package_digest for route in routes for one in (*route.arms, *route.shadows)}
+    arms = {one.package_digest for route in routes for one in route.arms}
+    named = arms | {one.package_digest for route in routes for one in route.shadows}
     approved = {entry.subject for entry in audit.entries(gate.database, action="approve")} | {
         names[-1]
     }  # and the newest version

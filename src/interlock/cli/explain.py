@@ -255,10 +255,8 @@ def _approved(approval: dict[str, Any]) -> str:
     if "refused" in approval:
         return f"approved    {approval['refused']}"
     mark = " (self-approved)" if approval["self_approved"] else ""
-    return (
-        f"approved    by {approval['approver']}{mark}, {approval['time']}, under {approval['evaluation']}: "
-        + approval["reason"]
-    )
+    under = f"{approval['time']}, under {approval['evaluation']}"
+    return f"approved    by {approval['approver']}{mark}, {under}: {approval['reason']}"
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
