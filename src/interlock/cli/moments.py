@@ -16,6 +16,6 @@ def moment(flag: str, text: str) -> datetime:
     """
     ago = parse_span(text)
     try:
-        return SystemClock().now() - ago if ago else parse_time(text)
+        return SystemClock().now() - ago if ago is not None else parse_time(text)
     except (ValueError, OverflowError):
         raise Usage(f"{flag} {text}: no time with an offset, nor a span", next=f"as in: {flag} 1h") from None

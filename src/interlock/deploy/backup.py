@@ -179,7 +179,10 @@ def _agreeing(project: Project, stage: Project) -> None:
 
 def _link(source: Path, target: Path) -> None:
     """Hold a file, or all files of a folder; what goes away meanwhile, or is only being written, is left out."""
-    for path in [source] if source.is_file() else source.rglob("[!.]*"):
+    paths = (
+        [source] if source.is_file() else sorted(source.rglob("[!.]*"), reverse=True)
+    )  # `current` before the revisions
+    for path in paths:
         if path.is_file() and not path.is_symlink():
             try:
                 _hold(path, target if path == source else target / path.relative_to(source))

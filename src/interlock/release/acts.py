@@ -72,7 +72,9 @@ def _compare(project: Project, database: Database) -> tuple[list[str], list[str]
     for endpoint in routes.endpoints():
         for revision in range(1, routes.current(endpoint) + 1):
             name, path = f"{endpoint} revision {revision}", routes.path(endpoint, revision)
-            if path.exists():
+            if not path.exists():
+                others.append(f"{name} was removed")
+            else:
                 documents[name] = routes.read(endpoint, trust, revision, past=True)
                 before = routes.path(endpoint, revision - 1)
                 if before.exists() and documents[name].previous != digest_file(before):
