@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from tests.gate import Gate
 
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
-settings.load_profile("house")
+settings.register_profile("quick", deadline=None, derandomize="CI" in os.environ, max_examples=20)
+settings.load_profile("house")  # `make test-base` says quick: there the libraries are the question, not the values
 
 
 @pytest.fixture(scope="session")

@@ -25,11 +25,14 @@ import numpy as np
 from interlock.core import signing, trust
 from interlock.core.clock import SystemClock, iso
 from interlock.core.hashing import digest
+from interlock.core.ids import uuid7_text
 from interlock.core.lifeline import Child
+from interlock.core.policy import Policy
 from interlock.core.project import Project
 from interlock.core.settings import Mode
 from interlock.model import features, oip, package, profile
 from interlock.model.columns import Array, Columns, pack, to_lists, unpack
+from interlock.model.golden import encode as encode_golden
 from interlock.model.manifest import Author, Lineage, Manifest, Runtime, SplitRecord
 from interlock.model.predictor import Predictor
 from interlock.model.signature import Input, Signature
@@ -91,6 +94,9 @@ class House:
         self.root_key = signing.generate()
         self.keys = {name: signing.generate() for name in ("ann", "rob", "rhea", "olga")}
         self.revoked: set[str] = set()
+        self.revision = 0
+        self.policy = Policy()
+        self.owners: dict[str, str] = {}
         self.roles: dict[str, tuple[trust.Role, ...]] = {
             "ann": ("author",),
             "rob": ("reviewer",),
@@ -121,12 +127,12 @@ class House:
         self.client.close()
         shutil.rmtree(self.project.sockets, ignore_errors=True)
 
-    def write_trust(self) -> None:
-        """Sign the trust root."""
+    def trust_root(self) -> trust.TrustRoot:
+        """The content of the trust root."""
         entries = tuple(
             trust.TrustedKey(
                 name,
-                name,
+                self.owners.get(name, name),
                 signing.key_id(key.public_key()),
                 signing.public_text(key.public_key()),
                 self.roles[name],
@@ -136,9 +142,13 @@ class House:
             for name, key in self.keys.items()
         )
         public = signing.public_text(self.root_key.public_key())
-        content = trust.TrustRoot(1, 1, self.project.root.name, self.mode, public, entries)
+        return trust.TrustRoot(1, self.revision, self.project.root.name, self.mode, public, entries, self.policy)
+
+    def write_trust(self) -> None:
+        """Sign the next revision of the trust root."""
+        self.revision += 1
         self.project.state.mkdir(exist_ok=True)
-        self.project.trust.write_bytes(trust.seal_trust(content, self.root_key))
+        self.project.trust.write_bytes(trust.seal_trust(self.trust_root(), self.root_key))
 
     def package(self, seed: int = 0, features_source: str = FEATURES) -> str:
         """Train a small real model, publish its package, return the digest."""
@@ -152,37 +162,53 @@ class House:
 
         raw = rows(400, seed)
         source = features_source.encode()
-        source_digest = digest(source)
-        frame = features.load_source(source, source_digest)(to_frame(INPUTS, raw))
+        frame = features.load_source(source, digest(source))(to_frame(INPUTS, raw))
         late = (frame["distance"] + 500 * frame["is_ua"] + np.random.default_rng(seed).normal(0, 400, 400)) > 1700
         model = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(frame, late)
         stored = sklearn.dump(model)
-        split = SplitRecord("time", 7, "sha256:" + "0" * 64, {"train": 400})
+        runtime = Runtime("sklearn", "model/model.skops", stored.types)
+        return self.publish(SIGNATURE, runtime, stored.files, source, tuple(frame.columns), raw, late.tolist())
+
+    def publish(
+        self,
+        signature: Signature,
+        runtime: Runtime,
+        model: dict[str, bytes],
+        source: bytes,
+        columns: tuple[str, ...],
+        raw: list[Array],
+        labels: list[Any],
+    ) -> str:
+        """Publish the package of a model's files and its feature function's source; the digest."""
+        source_digest = digest(source)
+        split = SplitRecord("time", 7, "sha256:" + "0" * 64, {"train": len(labels)})
         lineage = Lineage("run", "", "select 1", {}, 1, "sha256:0", split, "", "sha256:0", source_digest, {}, None)
         manifest = Manifest(
-            1, "flight-delay", SIGNATURE, Runtime("sklearn", "model/model.skops", stored.types), tuple(frame.columns), 0.5, 1e-9,
-            "3.11", {}, Author("ann", signing.key_id(self.keys["ann"].public_key())), iso(SystemClock().now()), lineage, (),
+            1, "flight-delay", signature, runtime, columns, 0.5, 1e-9, "3.11", {},
+            Author("ann", signing.key_id(self.keys["ann"].public_key())), iso(SystemClock().now()), lineage, (),
         )  # fmt: skip
-        files = {**stored.files, features.FILE: source, "requirements.txt": b""}
+        files = {**model, features.FILE: source, "requirements.txt": b""}
         golden = [column[:16] for column in raw]
         predictor = Predictor(package.Package(Path(), "", manifest, files))
-        scores = predictor.predict(unpack(SIGNATURE, pack(SIGNATURE, to_lists_checked(raw))))
-        files[profile.FILE] = profile.encode(profile.build(SIGNATURE, raw, late.tolist(), scores))
-        numbers = predictor.predict(unpack(SIGNATURE, pack(SIGNATURE, to_lists_checked(golden))))
-        inputs = oip.write_inputs(SIGNATURE, to_lists(INPUTS, golden))
-        files["golden.json"] = msgspec.json.encode({"inputs": inputs, "numbers": numbers.ravel().tolist()})
-        work = self.project.work / f"new-{seed}-{len(features_source)}"
+        scores = predictor.predict(unpack(signature, pack(signature, checked(signature, raw))))
+        files[profile.FILE] = profile.encode(profile.build(signature, raw, labels, scores))
+        numbers = predictor.predict(unpack(signature, pack(signature, checked(signature, golden))))
+        files["golden.json"] = encode_golden(signature, golden, numbers)
+        work = self.project.work / f"new-{uuid7_text()}"
         work.mkdir(parents=True)
         found = package.write(work, manifest, files)
         PackageStore(self.project.packages).publish(work, found)
         return found
 
-    def approve(self, found: str, by: str = "rob", decision: Any = "approve", scope: Any = "serve") -> Path:
+    def approve(
+        self, found: str, by: str = "rob", decision: Any = "approve", scope: Any = "serve", **more: Any
+    ) -> Path:
         """Sign a decision."""
         own = by == "ann"
         predicate = approvals.Predicate(
             decision, scope, by, "ann", "looks right", iso(SystemClock().now()), None, "sha256:0", self_approved=own
         )
+        predicate = msgspec.structs.replace(predicate, **more)
         content = approvals.statement("flight-delay", found, predicate)
         return approvals.store_approval(self.project.approvals, content, self.keys[by])
 
@@ -231,10 +257,10 @@ class House:
         return f"http://127.0.0.1:{self.port}"
 
 
-def to_lists_checked(arrays: list[Array]) -> Columns:
+def checked(signature: Signature, arrays: list[Array]) -> Columns:
     """Rows as the gateway holds them after checking."""
-    request = oip.InferRequest(msgspec.convert(oip.write_inputs(SIGNATURE, to_lists(INPUTS, arrays)), list[oip.Tensor]))
-    return oip.read_columns(SIGNATURE, request)[1]
+    inputs = oip.write_inputs(signature, to_lists(signature.inputs, arrays))
+    return oip.read_columns(signature, oip.InferRequest(msgspec.convert(inputs, list[oip.Tensor])))[1]
 
 
 class Process:

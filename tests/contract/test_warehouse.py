@@ -298,5 +298,7 @@ def test_a_variable_without_use_is_refused(shop: Warehouse, tmp_path: Path) -> N
 def test_honest_sql_runs_as_it_is(shop: Warehouse, tmp_path: Path, sql: str) -> None:
     extract = shop.extract(sales(sql), snapshot=None, folder=tmp_path)
     assert extract.rows > 0
+    some = shop.rows_of(sales(sql), ["3", "4", "nobody"], snapshot=extract.snapshot).to_pylist()
+    assert some == [row for row in read_extract(extract.path, extract.digest).to_pylist() if row["id"] in (3, 4)]
     assert "sales" in extract.sources
     assert read_extract(extract.path, extract.digest).num_rows == extract.rows

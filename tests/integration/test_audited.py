@@ -27,7 +27,9 @@ ELSEWHERE = {
     "predict": "the log tells", "feedback load": "the log tells", "restore": "test_backup", "demo": "all of these",
     "status": "it reads", "keys generate": "a file of the person, none of the project", "up": "", "down": "", "restart": "",
     "server": "", "worker": "", "gateway": "", "recorder": "", "model-server": "test_cli_gate: a refusal",
-    "versions show": "it reads", "schedules show": "it reads", "diff": "it reads",
+    "versions show": "it reads", "schedules show": "it reads", "diff": "test_diff", "loadtest": "test_loadskew",
+    "skew": "test_loadskew", "keys add-ssh": "a file of the person", "keys sign-root": "test_trust_changes",
+    "users policy": "test_trust_changes",
 }  # fmt: skip
 """Commands that are not typed here: where their entries are tested, or why they have none. Processes change nothing."""
 
@@ -80,6 +82,8 @@ def test_every_change_has_its_entry_and_looking_has_none(gate: Gate, typed: Any,
         f"retire {E} challenger --as olga --no-wait": f"retire {E} by olga",
         "tokens create shop --as olga": "token create",
         "tokens revoke shop --as olga": "token revoke",
+        f"revoke {E}:2 --as rita --reason worse": f"revoke {E}:2 by rita",
+        "keys rotate rita --reason yearly --as ann": "rotate key rita by ann",
         "keys revoke rita --reason lost --as ann": "revoke key rita by ann",
     }
     for line, said in changes.items():

@@ -16,19 +16,20 @@ from sqlalchemy import delete, update
 from tests.gate import Gate
 
 from interlock.core.clock import FixedClock, SystemClock
-from interlock.core.errors import Conflict, InterlockError, NotFound, Tampered
+from interlock.core.errors import Conflict, InterlockError, NotApproved, NotFound, Tampered
 from interlock.core.files import write_atomic
 from interlock.core.hashing import canonical
 from interlock.core.ids import uuid7_text
 from interlock.predlog.record import Prediction
 from interlock.predlog.rows import prediction_tables
 from interlock.registry import evaluations
+from interlock.registry.approvals import read_decisions, require_quorum
 from interlock.registry.routes import RouteStore
 from interlock.release import acts, audit
 from interlock.release.asof import State, as_of
 from interlock.release.garbage import collect
 from interlock.release.rules import make_rule
-from interlock.release.users import add_user, revoke_key
+from interlock.release.users import add_user, revoke_key, rotate_key
 from interlock.store.tables import audit as table
 from interlock.warehouse.ducklake import open_warehouse
 
@@ -154,6 +155,18 @@ def step(do: Callable[[], Any]) -> None:
         do()
 
 
+def approved(gate: Gate, package: str) -> bool:
+    """Whether it may be served now."""
+    trust = gate.rollout().trust
+    try:
+        require_quorum(
+            read_decisions(gate.project.approvals, package, trust), package, "ann", "serve", trust, SystemClock().now()
+        )
+    except NotApproved:
+        return False
+    return True
+
+
 def seen(gate: Gate) -> dict[str, Any]:
     """What is true now, as the code that serves reads it."""
     store = RouteStore(gate.project.routes)
@@ -162,13 +175,10 @@ def seen(gate: Gate) -> dict[str, Any]:
     route = store.read(E, gate.rollout().trust, past=True)
     served = [*route.arms, *((route.standby,) if route.standby else ()), *route.shadows]
     valid = [key.name for key in gate.rollout().trust.keys if key.valid_at(SystemClock().now())]
-    approved = [
-        gate.rollout()._approved(one.package_digest)
-        for one in (*route.arms, *((route.standby,) if route.standby else ()))
-    ]
+    serves = [approved(gate, one.package_digest) for one in (*route.arms, *((route.standby,) if route.standby else ()))]
     return {
         "revision": route.revision, "versions": [one.version for one in served], "parameters": route.parameters,
-        "rules": route.rules, "experiment": route.experiment, "keys": sorted(valid), "approved": approved,
+        "rules": route.rules, "experiment": route.experiment, "keys": sorted(valid), "approved": serves,
     }  # fmt: skip
 
 
@@ -196,12 +206,26 @@ def actions(gate: Gate, name: str, seed: int, rule: str) -> dict[str, Callable[[
         "params": lambda: out.change_parameters(E, {"THRESHOLD": f"0.{seed}"}),
         "rule": lambda: out.add_rule(E, new),
         "revoke": lambda: revoke_key(gate.project, gate.people, "ann", reviewer),
+        "rotate": lambda: rotate_key(gate.project, gate.people, "ann", reviewer),
         "trust": lambda: add_user(gate.project, gate.people, "ann", reviewer, ("author", "reviewer")),
     }
 
 
 ACTIONS = st.sampled_from(
-    ["approve", "reject", "deploy", "challenge", "shadow", "promote", "rollback", "params", "rule", "revoke", "trust"]
+    [
+        "approve",
+        "reject",
+        "deploy",
+        "challenge",
+        "shadow",
+        "promote",
+        "rollback",
+        "params",
+        "rule",
+        "revoke",
+        "rotate",
+        "trust",
+    ]
 )
 
 
@@ -232,18 +256,18 @@ def check_garbage(gate: Gate, names: list[str]) -> None:
     routes = [store.read(E, trust, number, past=True) for number in range(1, store.current(E) + 1)]
     arms = {one.package_digest for route in routes for one in route.arms}
     named = arms | {one.package_digest for route in routes for one in route.shadows}
-    approved = {entry.subject for entry in audit.entries(gate.database, action="approve")} | {
+    signed = {entry.subject for entry in audit.entries(gate.database, action="approve")} | {
         names[-1]
     }  # and the newest version
-    kept = named | {gate.versions.named(name).package_digest for name in approved}
+    kept = named | {gate.versions.named(name).package_digest for name in signed}
     later = FixedClock(SystemClock().now() + 6 * MONTH)
     everything = {f"sha256:{path.name}" for path in gate.project.packages.iterdir()}
     found = collect(gate.project, "olga", MONTH, remove=True, clock=later)
     assert set(found.packages) == everything - kept
     assert {f"sha256:{path.name}" for path in gate.project.packages.iterdir()} == kept & everything
-    if routes[-1].standby and gate.rollout()._approved(routes[-1].standby.package_digest):
+    if routes[-1].standby and approved(gate, routes[-1].standby.package_digest):
         champion = routes[-1].arms[0].package_digest
-        if gate.rollout()._approved(champion):
+        if approved(gate, champion):
             gate.rollout().roll_back(E)
 
 

@@ -49,7 +49,7 @@ class TestRollout:
         gate.project.config.write_text(
             gate.project.config.read_text()
             + '[endpoint]\nunit = "tailnum"\nthreshold = 0.3\ntimeout_second = 1\nretry = 2\nallow_version_pin = true\n'
-            "fallback = {score = 0.1, label = false}\n"
+            "allow_narrower = true\nfallback = {score = 0.1, label = false}\n"
         )
         route = gate.rollout().deploy(f"{E}:1", E, "champion", replicas=2, reason="go").route
         again = gate.rollout().routes.read(E, trust_of(gate.project))
@@ -60,7 +60,8 @@ class TestRollout:
         assert route.arms[0].label == gate.versions.named(f"{E}:1").label
         parameters = route.parameters
         assert (parameters.threshold, parameters.timeout_second, parameters.retry) == (0.3, 1.0, 2)
-        assert (parameters.fallback, route.allow_version_pin) == ({"score": 0.1, "label": False}, True)
+        assert parameters.fallback == {"score": 0.1, "label": False}
+        assert (route.allow_version_pin, route.allow_narrower) == (True, True)
         assert (route.author, route.reason, route.previous) == ("olga", "go", None)
 
     def test_unapproved_unknown_and_foreign_are_refused(self, gate: Gate) -> None:

@@ -71,10 +71,12 @@ class TestTrust:
 
     def test_adding_and_changing_a_person(self, gate: Gate) -> None:
         rita = gate.people.generate("rita")
-        added = add_user(gate.project, gate.people, "ann", "rita", ("reviewer",))
+        added = add_user(gate.project, gate.people, "ann", "rita", ("reviewer",)).key
+        assert added is not None
         assert (added.keyid, added.owner) == (signing.key_id(rita.public_key()), "rita")
-        changed = add_user(gate.project, gate.people, "ann", "rita", ("operator", "reviewer"))
+        changed = add_user(gate.project, gate.people, "ann", "rita", ("operator", "reviewer")).key
         trust = trust_of(gate.project)
+        assert changed is not None
         assert (trust.revision, trust.key_named("rita")) == (3, changed)
         assert (changed.roles, changed.valid_from) == (("operator", "reviewer"), added.valid_from)
         assert [entry.subject for entry in audit.entries(gate.database)] == ["rita", "rita"]

@@ -23,7 +23,7 @@ def as_of(time: str, endpoint: str = "", /, *, session: Session) -> Reply:
         time: ISO with an offset, or how long ago: 30s, 15m, 1h, 2d.
         endpoint: Only this one (default: all that there were).
     """
-    project, at = session.project, moment("TIME", time)
+    project, at = session.project, parse_time(moment("TIME", time))
     database, store, trust = Database(project.database), RouteStore(project.routes), trust_of(project)
     names = [endpoint] if endpoint else store.endpoints()
     there = [name for name in names if endpoint or parse_time(store.read(name, trust, 1, past=True).time) <= at]

@@ -12,7 +12,6 @@ from interlock.cli.identity import As, somebody
 from interlock.cli.moments import moment
 from interlock.cli.output import Reply, items
 from interlock.cli.session import Session
-from interlock.core.clock import iso
 from interlock.core.errors import Usage
 from interlock.release import acts
 from interlock.release import audit as trail
@@ -73,7 +72,7 @@ def audit(
             )
         case "list":
             count = (0 if session.json else 30) if last is None else last
-            first, end_ = (iso(moment(*one)) if one[1] else "" for one in (("--since", since), ("--until", until)))
+            first, end_ = (moment(*one) if one[1] else "" for one in (("--since", since), ("--until", until)))
             found_ = trail.entries(
                 Database(session.project.database), subject, count, actor=actor, action=action, since=first, until=end_
             )

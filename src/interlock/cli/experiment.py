@@ -23,8 +23,9 @@ from interlock.experiments.records import Choice, Experiment
 from interlock.experiments.samples import ALPHA
 from interlock.registry.routes import CHAMPION, RouteDocument, RouteStore
 from interlock.release import audit
-from interlock.release.keys import Keys
+from interlock.release.keys import Keys, prove
 from interlock.release.obeyed import wait_until_obeyed
+from interlock.release.roles import require_role
 from interlock.release.rollout import Rollout
 from interlock.release.users import trust_of
 from interlock.store.database import Database
@@ -72,7 +73,9 @@ def experiment(
             "a decision is one of --keep, --ship and --stop, with a reason",
             next=f"interlock experiment {endpoint} decide --keep --reason R --as NAME",
         )
-    who = acting(as_)
+    who, trust = acting(as_), trust_of(project)
+    require_role(trust, who, "decide experiments")
+    prove(who, trust, Keys.find())
     result = None if stop else _analysis(project, found, arm)  # what cannot be analysed can still be stopped
     with audit.transaction(database) as connection:
         found = records.decide(connection, found, choices[0], who, reason, result, SystemClock().now())

@@ -11,7 +11,6 @@ import msgspec
 from interlock.cli.moments import moment
 from interlock.cli.output import Columns, Reply, items
 from interlock.cli.session import Session
-from interlock.core.clock import iso
 from interlock.core.errors import NotFound, Usage
 from interlock.core.project import Project, snake
 from interlock.predlog.reconcile import Held, Reconciliation, read_held
@@ -44,9 +43,7 @@ def predictions(endpoint: str, /, *, session: Session, since: str = "", where: s
     """
     warehouse = log_of(session.project, endpoint)
     sql = ROWS.replace("TABLE", f"predictions_{snake(endpoint)}").replace("WHERE", where)
-    table = warehouse.query(
-        sql, {"since": iso(moment("--since", since)) if since else "1970-01-01T00:00:00Z", "rows": limit}
-    )
+    table = warehouse.query(sql, {"since": moment("--since", since or "1970-01-01T00:00:00Z"), "rows": limit})
     answers = tuple(name for name in table.column_names if name.startswith("out_"))
     rows = table.to_pylist()
     step = f"interlock explain {rows[0]['prediction_id']}" if rows else f"interlock predict {endpoint} --sample"

@@ -14,9 +14,11 @@ from interlock.core.clock import SystemClock
 from interlock.core.errors import Usage
 from interlock.monitoring import alerts as kept
 from interlock.monitoring import readings
+from interlock.monitoring.expiry import watch_approvals
 from interlock.monitoring.notify import deliver, document
 from interlock.monitoring.passes import watch
 from interlock.monitoring.states import Acked, Resolved, Silenced
+from interlock.registry.routes import RouteStore
 from interlock.release import audit
 from interlock.store.database import Database
 from interlock.warehouse.ducklake import open_warehouse
@@ -37,6 +39,8 @@ def monitors(endpoint: str, /, *, session: Session, run: bool = False, all: bool
     if run:
         with closing(open_warehouse(project.warehouse, read_only=True)) as warehouse:
             new = watch(project, database, warehouse, endpoint, final=all)
+        if endpoint in RouteStore(project.routes).endpoints():
+            new += watch_approvals(project, database, endpoint, SystemClock().now())
         deliver(database, project.settings())
         session.progress(f"{len(new)} new readings")
     rows: list[dict[str, Any]] = msgspec.to_builtins(readings.latest(database, endpoint))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
 
-from interlock.cli.evidence import evidence
+from interlock.cli.evidence import diff_line, evidence, loadtest_line, skew_line
 from interlock.cli.identity import As, acting
 from interlock.cli.output import Columns, Part, Reply
 from interlock.cli.session import Flags, Session
 from interlock.cli.versions import origin_lines, serving, version_row
+from interlock.core.clock import SystemClock, parse_span, parse_time
+from interlock.core.errors import NotApproved, Usage
 from interlock.core.files import write_atomic
+from interlock.core.policy import Risk
 from interlock.core.project import Project
 from interlock.core.trust import TrustRoot
 from interlock.evaluation import card as model_card
@@ -24,12 +27,14 @@ from interlock.evaluation.report_views import Dossier
 from interlock.model.features import FILE
 from interlock.model.package import verify
 from interlock.registry import evaluations
-from interlock.registry.approvals import Scope, read_decisions
+from interlock.registry import evidence as documents
+from interlock.registry.admission import admitted
+from interlock.registry.approvals import Said, Scope, read_decisions
 from interlock.registry.packages import PackageStore
-from interlock.registry.routes import CHAMPION
+from interlock.registry.routes import CHAMPION, RouteStore
 from interlock.registry.versions import Version, Versions
 from interlock.release.keys import Keys
-from interlock.release.review import decide
+from interlock.release.review import Terms, decide
 from interlock.release.users import trust_of
 from interlock.store.database import Database
 
@@ -55,12 +60,18 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
     report = decode(stored.report)
     said = [msgspec.to_builtins(decision.predicate) for decision in decisions]
     source = package.files[FILE].decode()
+    diff = documents.latest(database, "diff", one.package_digest)
+    loadtest = documents.latest(database, "loadtest", one.package_digest)
+    skew = documents.latest(database, "skew", one.package_digest)
     text: list[Part] = [
         f"{one.name}  {one.label}  by {one.author}, {one.created_at}",
         f"package {one.package_digest}",
         *origin_lines(package.manifest.lineage.origin),
         "",
         *evidence(report),
+        diff_line(one.name, diff),
+        loadtest_line(one.name, loadtest),
+        skew_line(one.name, skew),
         "",
         "feature function (runs in the model server):",
         *(f"    {line}" for line in source.splitlines()),
@@ -81,6 +92,9 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
         {
             **row,
             "evaluation": stored.digest,
+            "diff": diff.digest if diff else None,
+            "loadtest": loadtest.digest if loadtest else None,
+            "skew": skew.digest if skew else None,
             "report": msgspec.to_builtins(report),
             "decisions": said,
             "features": source,
@@ -92,14 +106,36 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
     )
 
 
-def approve(version: str, /, *, session: Session, reason: Why, scope: Scope = "serve", as_: As = None) -> Reply:
+def approve(
+    version: str,
+    /,
+    *,
+    session: Session,
+    reason: Why,
+    scope: Scope = "serve",
+    expires: str = "",
+    diff: str | None = None,
+    risk: Risk | None = None,
+    override: str | None = None,
+    as_: As = None,
+) -> Reply:
     """Sign that a version may be served.
 
     Args:
         version: MODEL:V
         scope: serve, or shadow for answers that no client sees.
+        expires: When it ends: in how long, as in 30d, or ISO with an offset (default: as late as the policy allows).
+        diff: Digest of the decision diff that you looked at.
+        risk: The class of the change (default: that of the diff).
+        override: Why this goes past a failed standard; takes an admin's signature too, and holds as long as the policy says.
     """
-    return _decided(session, version, "approve", reason, scope, as_)
+    try:
+        span = parse_span(expires)
+        end = SystemClock().now() + span if span else parse_time(expires) if expires else None
+    except ValueError:
+        raise Usage(f"--expires {expires}: no span and no time with an offset", next="as in: --expires 30d") from None
+    terms = Terms(expires=end, diff=diff, risk=risk, override=override)
+    return _decided(session, version, "approve", reason, scope, as_, terms)
 
 
 def reject(version: str, /, *, session: Session, reason: Why, scope: Scope = "serve", as_: As = None) -> Reply:
@@ -112,36 +148,69 @@ def reject(version: str, /, *, session: Session, reason: Why, scope: Scope = "se
     return _decided(session, version, "reject", reason, scope, as_)
 
 
+def revoke(version: str, /, *, session: Session, reason: Why, as_: As = None) -> Reply:
+    """Take all approvals of a version back; whatever it serves stops within two seconds.
+
+    Args:
+        version: MODEL:V
+    """
+    return _decided(session, version, "revoke", reason, "serve", as_)
+
+
 def _decided(
-    session: Flags, name: str, decision: Literal["approve", "reject"], reason: str, scope: Scope, as_: str | None
+    session: Flags, name: str, decision: Said, reason: str, scope: Scope, as_: str | None, terms: Terms | None = None
 ) -> Reply:
     project, actor = session.project, acting(as_)
-    said = decide(project, Database(project.database), actor, Keys.find(), name, decision, reason, scope)
+    said = decide(project, Database(project.database), actor, Keys.find(), name, decision, reason, scope, terms=terms)
     version, predicate = said.version, said.predicate
     mark = " (self-approved: author and reviewer are one person)" if predicate.self_approved else ""
-    word = {"approve": "approved", "reject": "rejected"}[decision]
+    word = {"approve": "approved", "reject": "rejected", "revoke": "revoked"}[decision]
     document = {
         **msgspec.to_builtins(version), "label": version.label, "decision": decision, "scope": scope,
         "signed_by": actor, "self_approved": predicate.self_approved, "evaluation": predicate.evaluation,
-        "approval": str(said.path), "mlflow": said.told or None,
+        "approval": str(said.path), "expires": predicate.expires, "risk": predicate.risk, "missing": said.missing,
+        "mlflow": said.told or None,
     }  # fmt: skip
+    text = [f"{version.name} {version.label} is {word} by {actor}{mark}", f"signed in {said.path}"]
+    if said.missing:
+        text.append(f"it may not be served yet: {said.missing}")
     live = serving(project, trust_of(project)).get(version.package_digest, [])
-    return Reply(
-        document,
-        (
-            f"{version.name} {version.label} is {word} by {actor}{mark}",
-            f"signed in {said.path}",
-            *([said.told] if said.told else []),
-        ),
-        _after(project, version, decision, scope, live),
-    )
+    if said.told:
+        text.append(said.told)
+    if decision == "revoke":
+        document["instead"] = instead = {place: _instead(project, version, place) for place in live}
+        text += [f"{place}: {who} answers instead" for place, who in instead.items()]
+    step = f"interlock review {version.name}" if said.missing else _after(project, version, decision, scope, live)
+    return Reply(document, text, step)
+
+
+def _instead(project: Project, version: Version, place: str) -> str:
+    """Who answers at `ENDPOINT/ARM` from now on."""
+    endpoint, arm = place.split("/")
+    routes, trust = RouteStore(project.routes), trust_of(project)
+    route = routes.read(endpoint, trust, past=True)
+    champion, before = route.arm(CHAMPION), route.standby
+    if arm.startswith("shadow"):
+        return "nobody, for nobody saw its answers:"
+    if champion.package_digest != version.package_digest:
+        return f"the champion, {champion.model}:{champion.version},"
+    fallback = "nobody" if isinstance(route.parameters.fallback, str) else "the fixed fallback"
+    if before is None or route.parameters.on_revoked == "fallback":
+        return fallback
+    author = verify(PackageStore(project.packages).find(before.package_digest), before.package_digest).manifest.author
+    decisions, now = read_decisions(project.approvals, before.package_digest, trust), SystemClock().now()
+    try:
+        admitted(routes, route, before.package_digest, decisions, author.name, "serve", trust, now)
+    except NotApproved:
+        return fallback
+    return f"the champion before, {before.model}:{before.version},"
 
 
 def _after(project: Project, version: Version, decision: str, scope: Scope, live: list[str]) -> str:
     """The next step: deploy what was approved, take out what was rejected."""
     trust = trust_of(project)
     who = next((key.name for key in trust.keys if "operator" in key.roles), "NAME")
-    if decision == "reject":
+    if decision != "approve":
         steps = [place.split("/") for place in live]
         words = [f"rollback {at}" if arm == CHAMPION else f"retire {at} {arm}" for at, arm in steps]
         return "\n".join(f"interlock {step} --as {who}" for step in words)

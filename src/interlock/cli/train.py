@@ -12,7 +12,7 @@ from interlock.cli.identity import As, somebody
 from interlock.cli.jobs import jobs_of, next_step, run_row, seconds
 from interlock.cli.output import Reply
 from interlock.cli.session import Flags, Session
-from interlock.core.errors import Refused, Usage, class_of
+from interlock.core.errors import Usage, class_of
 from interlock.core.project import Project
 from interlock.core.settings import Settings, parse_value
 from interlock.jobs.client import RunDetails
@@ -20,6 +20,7 @@ from interlock.jobs.port import RunSpec
 from interlock.jobs.worker import start_worker, worker_lives
 from interlock.release import audit
 from interlock.release.keys import Keys, prove
+from interlock.release.roles import require_role
 from interlock.release.users import trust_of
 from interlock.store.database import Database
 
@@ -95,11 +96,7 @@ def trusted_author(project: Project, name: str | None) -> str:
         Refused: they are not trusted as an author, or hold another key.
     """
     author, trust = somebody(name), trust_of(project)
-    if "author" not in trust.key_named(author).roles:
-        raise Refused(
-            f"{author} has not the role author here",
-            next=f"the holder of the root key runs: interlock users add {author} --role author",
-        )
+    require_role(trust, author, "train")
     prove(author, trust, Keys.find())
     return author
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -9,13 +10,14 @@ import msgspec
 from cyclopts import Parameter
 
 from interlock.cli.identity import As, somebody
+from interlock.cli.keys import Why, public_of, told
 from interlock.cli.output import Reply, items
 from interlock.cli.session import Session
 from interlock.core.errors import Usage
-from interlock.core.signing import load_public
+from interlock.core.policy import Policy
 from interlock.core.trust import Role
 from interlock.release.keys import Keys
-from interlock.release.users import add_user, trust_of
+from interlock.release.users import add_user, set_policy, trust_of
 
 
 def add(
@@ -35,17 +37,32 @@ def add(
         public_key: Their NAME.pub (default: the one in the keys directory).
         owner: The human, when NAME is one of several keys of one person.
     """
-    try:
-        public = load_public(public_key.read_text(encoding="ascii")) if public_key else None
-    except FileNotFoundError:
-        raise Usage(f"there is no file {public_key}", next="--public-key FILE") from None
     roles = tuple(dict.fromkeys(role))
-    added = add_user(session.project, Keys.find(), somebody(as_), name, roles, public, owner)
-    return Reply(
-        msgspec.to_builtins(added),
-        (f"{name} may act as {', '.join(roles)} (key {added.keyid})",),
-        "interlock users list\ninterlock versions list",
-    )
+    changed = add_user(session.project, Keys.find(), somebody(as_), name, roles, public_of(public_key), owner)
+    return told(changed, f"{name} may act as {', '.join(roles)}", "interlock users list\ninterlock versions list")
+
+
+def policy(
+    file: Path | None = None, /, *, session: Session, threshold: int | None = None, reason: Why = "", as_: As = None
+) -> Reply:
+    """Show the policy, or put another one in force; signed by the root key.
+
+    Args:
+        file: The policy as TOML: tables quorum.CLASS and limits.NAME.
+        threshold: So many root keys sign changes of who may do what: the project's, and those of the admins.
+    """
+    if file is None and threshold is None:
+        trust = trust_of(session.project)
+        document = {"threshold": trust.threshold, "roots": sorted(trust.roots), **msgspec.to_builtins(trust.policy)}
+        return Reply(document, [f"{name:<10}{value}" for name, value in document.items()])
+    if threshold is not None and threshold < 1:
+        raise Usage(f"--threshold {threshold}: at least one root key signs")
+    try:
+        wanted = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), Policy) if file else None
+    except (OSError, ValueError) as error:  # msgspec's and tomllib's errors are ValueErrors
+        raise Usage(f"{file} is no policy: {error}", next="docs/reference/roles.md shows one") from None
+    changed = set_policy(session.project, Keys.find(), somebody(as_), wanted, threshold, reason)
+    return told(changed, "the policy is in force", "interlock users policy")
 
 
 def list_users(*, session: Session) -> Reply:

@@ -62,6 +62,12 @@ class NotApproved(Refused):
     code = "not_approved"
 
 
+class Expired(NotApproved):
+    """The approvals of this package were enough, and have ended."""
+
+    code = "expired"
+
+
 class FourEyes(Refused):
     """The author may not sign their own model."""
 

@@ -30,6 +30,7 @@ STATUS: dict[type[errors.InterlockError], int] = {
     errors.Refused: 403,
     errors.Tampered: 403,
     errors.NotApproved: 403,
+    errors.Expired: 403,
     errors.FourEyes: 403,
     errors.RecipeFailed: 500,
     errors.InvalidData: 500,

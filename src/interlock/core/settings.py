@@ -85,9 +85,12 @@ class EndpointSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layout: Literal["columns", "matrix"] = "columns"
     timeout_second: Annotated[float, msgspec.Meta(gt=0, le=600)] = 2.0
     retry: Annotated[int, msgspec.Meta(ge=0, le=5)] = 1
+    expected_rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Requests a second at which a version is load-tested; absent = the mean of the busiest hour in the log."""
     fallback: dict[str, Any] | None = None
     """A fixed output answered with 200 when the model cannot answer; absent = errors are errors."""
     allow_version_pin: bool = False
+    allow_narrower: bool = False
 
 
 class MetricSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,12 +120,27 @@ class ExperimentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 class MonitorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One watch on the log."""
 
-    kind: Literal["drift", "score", "class", "volume"]
+    kind: Literal["drift", "score", "class", "volume", "skew"]
     window: Literal["hour", "day", "week", "month"] = "day"
     inputs: tuple[str, ...] = ()
     """Raw inputs to compare (`drift`); empty = all."""
-    threshold: float = 0.2
+    threshold: float | None = None
+    """Above which it alerts; absent = 0.2, of `skew` 0.01."""
     min_n: int = 500
+
+    @property
+    def limit(self) -> float:
+        """The threshold that holds."""
+        return self.threshold if self.threshold is not None else 0.01 if self.kind == "skew" else 0.2
+
+
+class SkewSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a logged request is found again among the rows of the extract."""
+
+    key: str = "request_id"
+    """What equals the extract's `id`: `request_id`, `unit_id`, or the name of a raw input."""
+    variables: dict[str, str | int | float | bool] = {}
+    """Values of `$name` in place of those of the training rows, which mostly end before the requests begin."""
 
 
 class CostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -216,6 +234,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     experiment: ExperimentSettings = ExperimentSettings()
     monitors: tuple[MonitorSettings, ...] = ()
     evaluation: EvaluationSettings = EvaluationSettings()
+    skew: SkewSettings = SkewSettings()
     trust: TrustSettings | None = None
     serve: ServeSettings = ServeSettings()
     jobs: JobsSettings = JobsSettings()

@@ -1,7 +1,8 @@
 """Keys and DSSE envelopes, strict on both sides: whoever reads re-encodes, and refuses any difference.
 
-A signed file is the canonical JSON of a DSSE v1.0 envelope with one signature; `keyid` is the SHA-256 of the verifying key's
-SubjectPublicKeyInfo; base64 is standard, padded, without white space. So one altered bit anywhere is refused.
+A signed file is the canonical JSON of a DSSE v1.0 envelope with one signature (the trust root may have several, in the
+order of their key ids); `keyid` is the SHA-256 of the verifying key's SubjectPublicKeyInfo; base64 is standard, padded,
+without white space. So one altered bit anywhere is refused.
 Source: https://github.com/secure-systems-lab/dsse (protocol.md).
 """
 
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Protocol
 
 import msgspec
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -19,7 +21,21 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from interlock.core.errors import Misconfigured, Tampered
 from interlock.core.hashing import canonical, digest, parse_canonical
 
-PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+class HeldKey(Protocol):
+    """A private key that somebody else holds and signs with, as an ssh-agent does."""
+
+    def public_key(self) -> PublicKey:
+        """Its public half."""
+        ...
+
+    def sign(self, message: bytes, /) -> bytes:
+        """The signature as `cryptography` writes it: 64 bytes for Ed25519, DER for ECDSA with SHA-256."""
+        ...
+
+
+FileKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+PrivateKey = FileKey | HeldKey
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 Algorithm = Literal["ecdsa-p256", "ed25519"]
 
@@ -36,17 +52,17 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     payload: str
     payloadType: str
-    signatures: tuple[Signature]
+    signatures: tuple[Signature, ...]
 
 
-def generate(algorithm: Algorithm = "ecdsa-p256") -> PrivateKey:
+def generate(algorithm: Algorithm = "ecdsa-p256") -> FileKey:
     """A new private key."""
     return (
         ec.generate_private_key(ec.SECP256R1()) if algorithm == "ecdsa-p256" else ed25519.Ed25519PrivateKey.generate()
     )
 
 
-def private_pem(key: PrivateKey, passphrase: str = "") -> bytes:
+def private_pem(key: FileKey, passphrase: str = "") -> bytes:
     """PKCS#8 PEM, encrypted when there is a passphrase."""
     encryption: serialization.KeySerializationEncryption = (
         serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
@@ -54,7 +70,7 @@ def private_pem(key: PrivateKey, passphrase: str = "") -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
-def load_private(pem: bytes, passphrase: str = "") -> PrivateKey:
+def load_private(pem: bytes, passphrase: str = "") -> FileKey:
     """Read a private key.
 
     Raises:
@@ -101,55 +117,97 @@ def load_public(text: str) -> PublicKey:
     raise Misconfigured("the public key is neither ECDSA P-256 nor Ed25519")
 
 
-def seal(payload: Any, payload_type: str, key: PrivateKey) -> bytes:
+def seal(payload: Any, payload_type: str, *keys: PrivateKey) -> bytes:
     """Sign the canonical JSON of `payload`; the bytes of the envelope."""
     body = canonical(payload)
-    message = _pae(payload_type, body)
-    raw = (
-        key.sign(message)
-        if isinstance(key, ed25519.Ed25519PrivateKey)
-        else key.sign(message, ec.ECDSA(hashes.SHA256()))
-    )
-    signature = Signature(keyid=key_id(key.public_key()), sig=base64.b64encode(raw).decode())
-    return canonical(
-        Envelope(payload=base64.b64encode(body).decode(), payloadType=payload_type, signatures=(signature,))
-    )
+    return _sealed(body, payload_type, [_signature(_pae(payload_type, body), key) for key in keys])
+
+
+def add_signature(data: bytes, key: PrivateKey, what: str) -> bytes:
+    """The envelope with the signature of one more key, or the same where it has signed already."""
+    envelope = _envelope(data, what)
+    body, keyid = unbase64(envelope.payload, what), key_id(key.public_key())
+    others = [one for one in envelope.signatures if one.keyid != keyid]
+    added = _signature(_pae(envelope.payloadType, body), key)
+    return _sealed(body, envelope.payloadType, [*others, added])
 
 
 def signer_of(data: bytes, what: str) -> str:
-    """The key id that an envelope claims; nothing is verified yet."""
-    return _envelope(data, what).signatures[0].keyid
+    """The key id that an envelope with one signature claims; nothing is verified yet."""
+    signatures = _envelope(data, what).signatures
+    if len(signatures) != 1:
+        raise Tampered(f"{what} has {len(signatures)} signatures instead of one")
+    return signatures[0].keyid
+
+
+def peek(data: bytes, what: str) -> Any:
+    """The payload as plain JSON values, to find out who has to have signed it; nothing is verified yet."""
+    return parse_canonical(unbase64(_envelope(data, what).payload, what), what)
 
 
 def unseal(data: bytes, payload_type: str, key: PublicKey, what: str) -> Any:
-    """Verify the envelope with `key` and return its payload as plain JSON values.
+    """Verify an envelope with the one signature of `key` and return its payload as plain JSON values.
 
     Raises:
         Tampered: any byte differs from what was signed and written; `what` names the document.
     """
+    payload, signers = unseal_by(data, payload_type, {key_id(key): key}, what)
+    if not signers:
+        raise Tampered(f"{what} is not signed by key {key_id(key)}")
+    return payload
+
+
+def unseal_by(
+    data: bytes, payload_type: str, keys: Mapping[str, PublicKey], what: str
+) -> tuple[Any, frozenset[str]]:  # fmt: skip
+    """Verify an envelope that only `keys` (by id) may have signed; its payload and the ids of those that did.
+
+    Raises:
+        Tampered: any byte differs from what was signed and written, or another key signed too.
+    """
     envelope = _envelope(data, what)
-    signature = envelope.signatures[0]
     if envelope.payloadType != payload_type:
         raise Tampered(f"{what} is of type {envelope.payloadType}, not {payload_type}")
-    if signature.keyid != key_id(key):
-        raise Tampered(f"{what} is not signed by key {key_id(key)}")
     body = unbase64(envelope.payload, what)
-    message, raw = _pae(payload_type, body), unbase64(signature.sig, what)
-    try:
-        if isinstance(key, ed25519.Ed25519PublicKey):
-            key.verify(raw, message)
-        else:
-            key.verify(raw, message, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        raise Tampered(f"the signature of {what} does not match its content") from None
-    return parse_canonical(body, what)
+    message = _pae(payload_type, body)
+    for signature in envelope.signatures:
+        key = keys.get(signature.keyid)
+        if key is None:
+            raise Tampered(f"{what} is signed by key {signature.keyid}, which may not: it is none of {', '.join(keys)}")
+        raw = unbase64(signature.sig, what)
+        try:
+            if isinstance(key, ed25519.Ed25519PublicKey):
+                key.verify(raw, message)
+            else:
+                key.verify(raw, message, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            raise Tampered(f"the signature of {what} does not match its content") from None
+    return parse_canonical(body, what), frozenset(signature.keyid for signature in envelope.signatures)
+
+
+def _signature(message: bytes, key: PrivateKey) -> Signature:
+    raw = (
+        key.sign(message, ec.ECDSA(hashes.SHA256()))
+        if isinstance(key, ec.EllipticCurvePrivateKey)
+        else key.sign(message)
+    )
+    return Signature(keyid=key_id(key.public_key()), sig=base64.b64encode(raw).decode())
+
+
+def _sealed(body: bytes, payload_type: str, signatures: Iterable[Signature]) -> bytes:
+    ordered = tuple(sorted(signatures, key=lambda one: one.keyid))
+    return canonical(Envelope(base64.b64encode(body).decode(), payload_type, ordered))
 
 
 def _envelope(data: bytes, what: str) -> Envelope:
     try:
-        return msgspec.convert(parse_canonical(data, what), Envelope)
+        envelope = msgspec.convert(parse_canonical(data, what), Envelope)
     except msgspec.ValidationError as error:
         raise Tampered(f"{what} is no DSSE envelope: {error}") from error
+    ids = [signature.keyid for signature in envelope.signatures]
+    if not ids or ids != sorted(set(ids)):
+        raise Tampered(f"{what} has no signatures, or not each once in the order of the key ids")
+    return envelope
 
 
 def _pae(payload_type: str, body: bytes) -> bytes:

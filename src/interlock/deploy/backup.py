@@ -39,7 +39,8 @@ from interlock.store.database import Database, copy_database, revision_of
 
 FORMAT = 1
 MANIFEST = "backup.json"
-SIGNED = ("approvals", "routes", "trust", "trust.json", "tokens.dsse.json", "audit.head", "gateways")
+SIGNED = ("gateways", "approvals", "routes", "trust", "trust.json", "tokens.dsse.json", "audit.head")
+"""What was seen comes before what it was seen of, and older revisions before the newest: neither is ever ahead."""
 FIXED = ("packages", "quarantine", "logs/runs", "warehouse/extracts")
 AGREE_SECONDS = 5.0
 NAMED = """

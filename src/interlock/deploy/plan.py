@@ -61,6 +61,7 @@ def replicas(project: Project) -> tuple[list[ProcessSpec], dict[str, str]]:
             *("--approval", str(project.approvals / package_hex(digest))),
             *("--trust", str(project.trust)),
             *("--root", fingerprint),
+            *("--routes", str(project.routes)),
             *("--socket", str(sockets / name)),
             *(("--scope", "shadow") if name in shadows else ()),
         )

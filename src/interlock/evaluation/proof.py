@@ -90,6 +90,11 @@ class OfflineServer:
             return InterlockError(f"the model server did not start: {words or 'no word from it'}")
         return RecipeFailed(f"the model server refuses the package: {told.message}", next=PURE)
 
+    @property
+    def child(self) -> Child:
+        """Its process."""
+        return self._child
+
     def stop(self) -> None:
         """End it."""
         self._child.stop(5.0)

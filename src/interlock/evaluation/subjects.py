@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
-from interlock.core.errors import Corrupt
+from interlock.core.errors import Corrupt, Usage
 from interlock.core.project import Project
 from interlock.core.settings import Settings
 from interlock.core.trust import read_trust
 from interlock.evaluation.evaluate import Candidate, Log, choices, evaluate
 from interlock.evaluation.held_out import HeldOut, held_out
 from interlock.evaluation.report import Report, Subject, decode, encode
-from interlock.model.package import verify
+from interlock.model.package import read_manifest, verify
 from interlock.registry import evaluations
 from interlock.registry.packages import PackageStore
-from interlock.registry.routes import CHAMPION, RouteStore
+from interlock.registry.routes import CHAMPION, RouteDocument, RouteStore
 from interlock.registry.versions import Versions
 from interlock.store.database import Database
 from interlock.training.extract import read
@@ -45,6 +47,35 @@ def champion(project: Project, settings: Settings) -> tuple[Candidate | None, fl
                 subject = Subject(arm.model, arm.version, arm.package_digest)
                 return Candidate(package, subject), route.parameters.threshold
     return None, settings.endpoint.threshold
+
+
+def endpoint_of(project: Project, model: str, named: str = "") -> RouteDocument | None:
+    """The route of the endpoint `named`, else of the one that serves a model; None if nobody does.
+
+    Raises:
+        NotFound: there is no such endpoint.
+        Usage: several serve the model, and none is named.
+    """
+    routes = RouteStore(project.routes)
+    names = [named] if named else routes.endpoints()
+    if not names:
+        return None
+    trust = read_trust(project.trust, project.root_fingerprint())
+    read = [routes.read(name, trust) for name in names]
+    found = [one for one in read if named or model in {arm.model for arm in one.arms}]
+    if len(found) > 1:
+        several = ", ".join(one.endpoint for one in found)
+        raise Usage(f"{several} serve {model}", next=f"name one: --endpoint {found[0].endpoint}")
+    return found[0] if found else None
+
+
+def takes(project: Project, packages: Iterable[str]) -> dict[str, set[str]]:
+    """The names of the inputs that each of these packages takes."""
+    store = PackageStore(project.packages)
+    return {
+        one: {spec.name for spec in read_manifest(store.find(one), one).signature.inputs}
+        for one in sorted(set(packages))
+    }
 
 
 class Comparison(msgspec.Struct, frozen=True):

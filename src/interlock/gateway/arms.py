@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -24,6 +25,8 @@ class ServedArm(msgspec.Struct, frozen=True):
     """An arm with everything a request needs."""
 
     arm: Arm
+    author: str
+    """Who trained it: one who may not have approved it."""
     signature: Signature
     schema: Schema
     replicas: tuple[Replica, ...]
@@ -35,6 +38,8 @@ class ServedArm(msgspec.Struct, frozen=True):
     """The endpoint's rules, read with this arm's signature."""
     closed: str = ""
     """Why it may not answer any more: its approval was taken back while it served."""
+    ends: datetime | None = None
+    """When the first of the approvals ends that it serves by."""
 
     @property
     def live(self) -> bool:

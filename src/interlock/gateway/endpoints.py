@@ -3,7 +3,8 @@
 Needs no control plane and no database: signed files are enough. A document that is altered, older than one already seen, or
 brings a package without a valid approval is refused, and the one before stays in force. Of a document that is taken the
 parameters hold at once; its arms take over when their replicas answer, and until then those before them go on. An arm that
-loses its approval while it serves is closed within a second.
+loses its approval while it serves is closed within a second. What was seen once is not forgotten while this process lives, nor
+as long as its file of what was seen lies there: revisions of routes and of the trust root, and approvals that were taken back.
 """
 
 from __future__ import annotations
@@ -16,24 +17,35 @@ from typing import Any
 import msgspec
 
 from interlock.core.assignment import BUCKETS, share
-from interlock.core.clock import Clock, iso
+from interlock.core.clock import Clock, iso, parse_time
 from interlock.core.errors import InterlockError, NotFound, Refused, Tampered
 from interlock.core.files import write_atomic
-from interlock.core.trust import TrustRoot, read_trust
+from interlock.core.trust import SeenTrust, TrustKeeper, TrustRoot
 from interlock.gateway.arms import STANDBY, Endpoint, ServedArm, schema_of
 from interlock.gateway.metrics import ReplicaState, Snapshot
-from interlock.gateway.parameters import pins
+from interlock.gateway.parameters import effective, pins
 from interlock.gateway.rules import compile_rules
 from interlock.gateway.upstream import Replica, eject_silent
 from interlock.model.package import read_manifest
 from interlock.model.signature import Signature
-from interlock.registry.approvals import Scope, read_decisions, require_approval
+from interlock.registry.admission import admitted
+from interlock.registry.approvals import Approval, Scope, end_of, read_decisions
 from interlock.registry.gateways import EndpointStatus
 from interlock.registry.packages import PackageStore, package_hex
 from interlock.registry.routes import Arm, RouteDocument, RouteStore, Standby
 
 POLL_SECONDS = 0.2
 replace = msgspec.structs.replace
+
+
+class Seen(msgspec.Struct):
+    """What a gateway slot has seen, also across restarts."""
+
+    routes: dict[str, tuple[int, str]] = {}
+    """Endpoint → revision and its digest."""
+    trust: SeenTrust = SeenTrust()
+    taken_back: dict[str, str] = {}
+    """Package digest → when its approvals were last taken back: a decision counts also when its file is gone."""
 
 
 class Endpoints:
@@ -58,15 +70,17 @@ class Endpoints:
         self._routes = routes
         self._packages = packages
         self._approvals = approvals
-        self._trust = (trust, fingerprint)
         self._sockets = sockets
         self._seen_file = seen
+        self._seen = msgspec.json.decode(seen.read_bytes(), type=Seen) if seen.exists() else Seen()
+        self._trust = TrustKeeper(trust, fingerprint, self._seen.trust)
         self._environment = environment
         self._clock = clock
         self._newest: dict[str, Endpoint] = {}
         self._replicas: dict[str, Replica] = {}
-        self._seen: dict[str, tuple[int, str]] = self._read_seen()
         self._looked: dict[str, Any] = {}
+        self._written = b""
+        self._good: TrustRoot | None = None
 
     def get(self, name: str) -> Endpoint:
         """The endpoint.
@@ -110,31 +124,36 @@ class Endpoints:
         """Take what is new on disk, and swap to arms that have come up."""
         for name in self._routes.endpoints():
             marker = self._marker(name)
-            if marker != self._looked.get(name) or name in self.refused:
+            changed = marker != self._looked.get(name)
+            if changed or name in self.refused:
                 self._looked[name] = marker
                 try:
                     self._take(name)
                     self.refused.pop(name, None)
                 except (InterlockError, OSError) as error:
                     self.refused[name] = str(error)
+                    if changed:
+                        self._judge_again(name)
             newest = self._newest.get(name)
             if newest is not None and newest is not self.by_name.get(name) and newest.live:
                 self.by_name[name] = newest
                 self._drop_unused()
 
     def _marker(self, name: str) -> Any:
-        """Changes whenever the pointer, the trust root or a decision about a served package does."""
-        served = self._newest[name].all() if name in self._newest else ()
+        """Changes whenever the pointer, the trust root or a decision about a served package does, or an approval ends."""
+        served = [one for held in (self._newest, self.by_name) if name in held for one in held[name].all()]
         decisions = (self._approvals / package_hex(one.arm.package_digest) for one in served)
-        watched = (self._routes.folder / name / "current", self._trust[0], *decisions)
+        watched = (self._routes.folder / name / "current", self._trust.path, *decisions)
         stats = [path.stat() for path in watched if path.exists()]
-        return [(stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in stats]
+        now = self._clock.now()
+        ended = [one.ends is not None and one.ends <= now for one in served]
+        return ended, [(stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in stats]
 
     def _take(self, name: str) -> None:
-        trust = read_trust(*self._trust)
+        self._good = trust = self._trust.read()
         route = self._routes.read(name, trust)
         digest = self._routes.digest_of(name, route.revision) or ""
-        revision, seen = self._seen.get(name, (0, ""))
+        revision, seen = self._seen.routes.get(name, (0, ""))
         if route.revision < revision or (route.revision == revision and seen and digest != seen):
             if name not in self.by_name and self._routes.path(name, revision).exists():
                 self._install(name, self._routes.read(name, trust, revision), seen, trust)
@@ -142,7 +161,11 @@ class Endpoints:
                 f"route {name} revision {route.revision} is older than revision {revision}, which was served here"
             )
         self._install(name, route, digest, trust)
-        self._remember(name, route.revision, digest)
+        self._seen.routes[name] = (route.revision, digest)
+        self._seen.trust = self._trust.seen
+        if (seen_now := msgspec.json.encode(self._seen)) != self._written:
+            write_atomic(self._seen_file, seen_now)
+            self._written = seen_now
 
     def _install(self, name: str, route: RouteDocument, digest: str, trust: TrustRoot) -> None:
         self._newest[name] = newest = self._built(route, digest, trust)
@@ -163,46 +186,87 @@ class Endpoints:
         merged = replace(
             before, revision=route.revision, parameters=parameters, rules=route.rules, previous=route.previous,
             author=route.author, reason=route.reason, time=route.time, allow_version_pin=route.allow_version_pin,
+            allow_narrower=route.allow_narrower,
         )  # fmt: skip
         return self._built(merged, digest, trust, strict=False)
 
     def _built(self, route: RouteDocument, digest: str, trust: TrustRoot, *, strict: bool = True) -> Endpoint:
         """`strict`: the arms are the document's own, and not those before."""
+        pinned = pins(route.endpoint, self._environment)
+        asked, route = route, replace(route, parameters=effective(route.parameters, pinned))
         arms = {arm.name: self._arm(route, arm, "serve", trust, strict=strict) for arm in route.arms}
         if route.standby is not None:
             arms[STANDBY] = self._arm(route, _as_arm(route.standby, STANDBY), "serve", trust, strict=False)
         alone = replace(route, rules=())  # a shadow is asked what the live arm is asked, whatever it knows
         shadows = (self._arm(alone, _as_arm(one, one.name), "shadow", trust, strict=strict) for one in route.shadows)
-        return Endpoint(route, digest, arms, tuple(shadows), pins(route.endpoint, self._environment))
+        return Endpoint(asked, digest, arms, tuple(shadows), pinned)
 
     def _arm(self, route: RouteDocument, arm: Arm, scope: Scope, trust: TrustRoot, *, strict: bool) -> ServedArm:
         """Verified. What may not serve is refused if it is new and `strict`, else closed."""
         manifest = read_manifest(self._packages.find(arm.package_digest), arm.package_digest)
-        self_approved, closed = False, ""
-        try:
-            decisions = read_decisions(self._approvals, arm.package_digest, trust)
-            approval = require_approval(
-                decisions, arm.package_digest, manifest.author.name, scope, trust, self._clock.now()
-            )
-            self_approved = approval.predicate.self_approved
-        except Refused as error:
-            if strict and arm.package_digest not in self._packages_of(route.endpoint):
-                raise
-            closed = error.message
+        strict_here = strict and arm.package_digest not in self._packages_of(route.endpoint)
         signature = manifest.signature
         return ServedArm(
             arm=arm,
+            author=manifest.author.name,
             signature=signature,
             schema=schema_of(arm.package_digest, signature),
             replicas=tuple(self._replica(replica, signature) for replica in arm.replicas),
             propensity=share(arm.ranges) / BUCKETS,
-            approval="self-approved" if self_approved else "approved",
             known=tuple(
                 (i, one.name, frozenset(one.categories)) for i, one in enumerate(signature.inputs) if one.categories
             ),
             rules=compile_rules(route.rules, signature, strict=strict),
-            closed=closed,
+            **self._judge(route, arm, manifest.author.name, scope, trust, strict=strict_here),
         )
+
+    def _judge(
+        self, route: RouteDocument, arm: Arm, author: str, scope: Scope, trust: TrustRoot, *, strict: bool
+    ) -> dict[str, Any]:
+        """What the approvals say of an arm now: how it is approved, until when, or why it is closed."""
+        try:
+            decisions = self._standing(arm.package_digest, trust)
+            now = self._clock.now()
+            found = admitted(self._routes, route, arm.package_digest, decisions, author, scope, trust, now)
+        except Refused as error:
+            if strict:
+                raise
+            return {"approval": "approved", "closed": error.message, "ends": None}
+        own = any(one.predicate.self_approved for one in found)
+        ends = min((end for one in found if (end := end_of(one, trust))), default=None)
+        return {"approval": "self-approved" if own else "approved", "closed": "", "ends": ends}
+
+    def _judge_again(self, name: str) -> None:
+        """While the newest is refused, what is in force obeys decisions all the same, by the last trust root that was good."""
+        for held in (self.by_name, self._newest):
+            if name not in held or self._good is None:
+                continue
+            old, trust = held[name], self._good
+            route = replace(old.route, parameters=old.parameters)
+
+            def again(
+                one: ServedArm, scope: Scope, route: RouteDocument = route, trust: TrustRoot = trust
+            ) -> ServedArm:
+                return replace(one, **self._judge(route, one.arm, one.author, scope, trust, strict=False))
+
+            arms = {arm: again(one, "serve") for arm, one in old.arms.items()}
+            shadows = tuple(again(one, "shadow") for one in old.shadows)
+            held[name] = Endpoint(old.route, old.digest, arms, shadows, old.pinned)
+
+    def _standing(self, package_digest: str, trust: TrustRoot) -> list[Approval]:
+        """All decisions on a package, without approvals from before one that took them back and is gone."""
+        decisions = read_decisions(self._approvals, package_digest, trust)
+        taken = [one.predicate.time for one in decisions if one.predicate.decision != "approve"]
+        if known := self._seen.taken_back.get(package_digest):
+            taken.append(known)
+        if not taken:
+            return decisions
+        self._seen.taken_back[package_digest] = last = max(taken, key=parse_time)
+        return [
+            one
+            for one in decisions
+            if one.predicate.decision != "approve" or parse_time(one.predicate.time) > parse_time(last)
+        ]
 
     def snapshot(self, journal_bytes: int) -> Snapshot:
         """What `/metrics` shows of routes, rules and replicas."""
@@ -235,16 +299,6 @@ class Endpoints:
         used = {replica.name for one in endpoints for served in one.all() for replica in served.replicas}
         for name in set(self._replicas) - used:
             self._replicas.pop(name).close()
-
-    def _read_seen(self) -> dict[str, tuple[int, str]]:
-        if not self._seen_file.exists():
-            return {}
-        return msgspec.json.decode(self._seen_file.read_bytes(), type=dict[str, tuple[int, str]])
-
-    def _remember(self, name: str, revision: int, digest: str) -> None:
-        if self._seen.get(name) != (revision, digest):
-            self._seen[name] = (revision, digest)
-            write_atomic(self._seen_file, msgspec.json.encode(self._seen))
 
     def statuses(self) -> dict[str, EndpointStatus]:
         """What to acknowledge, by endpoint; one that could never be verified shows as revision 0 with its error."""

@@ -67,6 +67,7 @@ class Metrics:
         self.models: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self.shadows: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self.unseen: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.narrower: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.latency: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(SECONDS))
         self.http: defaultdict[tuple[str, str, str], Histogram] = defaultdict(lambda: Histogram(SECONDS))
         self.active = 0
@@ -87,6 +88,10 @@ class Metrics:
     def count_unseen(self, endpoint: str, name: str) -> None:
         """A category that training has not seen; it was answered."""
         self.unseen[endpoint, name] += 1
+
+    def count_narrower(self, endpoint: str, name: str) -> None:
+        """A tensor of a narrower datatype; it was widened."""
+        self.narrower[endpoint, name] += 1
 
     def text(self, now: Snapshot) -> str:
         """The exposition format, version 0.0.4."""
@@ -120,6 +125,7 @@ class Metrics:
             "interlock_shadow_requests_total", "counter", _labelled(self.shadows, "endpoint", "shadow", "outcome")
         )
         yield from _plain("interlock_unseen_categories_total", "counter", _labelled(self.unseen, "endpoint", "input"))
+        yield from _plain("interlock_narrower_inputs_total", "counter", _labelled(self.narrower, "endpoint", "input"))
         yield from _plain("interlock_rule_errors_total", "counter", _labelled(now.rule_errors, "endpoint", "rule"))
         yield from _histogram(
             "interlock_request_duration_seconds", {(("endpoint", name),): one for name, one in self.latency.items()}

@@ -127,7 +127,10 @@ class Plane:
         parameters = endpoint.parameters
         reply.arm, trail.chance = arm, chance = endpoint.choose(trail.unit_id, version)
         trail.propensity = arm.propensity if chance else 1.0
+        narrower = question.widen(arm.signature) if endpoint.route.allow_narrower else ()
         rows, trail.columns = question.columns(arm.signature)
+        for name in narrower:
+            self.metrics.count_narrower(endpoint.route.endpoint, name)
         reply.rows = rows
         self._count_unseen(endpoint.route.endpoint, arm, trail.columns)
         if not parameters.activate:

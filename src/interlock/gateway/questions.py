@@ -23,6 +23,14 @@ class Question(Protocol):
     id: str | None
     parameters: dict[str, Any]
 
+    def widen(self, signature: Signature) -> list[str]:
+        """Let narrower tensors count as the signature's datatypes from here on; the inputs that came so.
+
+        Raises:
+            InvalidRequest: a value is beyond its own datatype.
+        """
+        ...
+
     def columns(self, signature: Signature) -> tuple[int, Columns]:
         """Rows and checked columns.
 
@@ -39,6 +47,10 @@ class OipQuestion:
         self.request = decode(body)
         self.id = self.request.id
         self.parameters: dict[str, Any] = dict(self.request.parameters or {})
+
+    def widen(self, signature: Signature) -> list[str]:
+        """See `Question`."""
+        return oip.widen(signature, self.request)
 
     def columns(self, signature: Signature) -> tuple[int, Columns]:
         """See `Question`."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from interlock.model.signature import Label, Signature
+
+if TYPE_CHECKING:
+    from interlock.model.columns import Array
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -34,3 +37,11 @@ def derive(signature: Signature, numbers: list[float], threshold: float) -> Answ
     rows = [numbers[at : at + width] for at in range(0, len(numbers), width)]
     labels: list[Label] = [signature.classes[row.index(max(row))] for row in rows]
     return Answer({"label": labels, "probabilities": rows})
+
+
+def label_codes(signature: Signature, numbers: Array, threshold: float) -> Array:
+    """The labels that `derive` gives as positions in `signature.classes`, from numbers [rows, width]; regression: zeros."""
+    if signature.task == "binary":
+        return (numbers[:, 0] >= threshold).astype(int)
+    labels: Array = numbers.argmax(axis=1)
+    return labels

@@ -154,6 +154,13 @@ def pack(signature: Signature, columns: Columns) -> Packed:
     return [_pack_one(spec, column) for spec, column in zip(signature.inputs, columns, strict=True)]
 
 
+def pack_arrays(signature: Signature, arrays: list[Array]) -> Packed:
+    """What `pack` gives, from the arrays that `unpack` gives."""
+    if signature.numeric:
+        return [np.stack(arrays, axis=1).tobytes()]
+    return [one.tolist() if one.dtype == object else one.tobytes() for one in arrays]
+
+
 def first_row(columns: Columns) -> Columns:
     """The columns of the first row alone."""
     if isinstance(columns, Matrix):

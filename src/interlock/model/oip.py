@@ -22,6 +22,12 @@ from interlock.model.signature import Signature
 
 DEPTH = 64
 _FLOATS = {float}
+_NUMBERS = {float, int, type(None)}
+_NARROWER: dict[str, dict[str, np.dtype[Any]]] = {
+    "FP64": {"FP16": np.dtype(np.float16), "FP32": np.dtype(np.float32)},
+    "INT64": {name: np.dtype(name.lower()) for name in ("INT8", "INT16", "INT32", "UINT8", "UINT16", "UINT32")},
+}
+"""Datatypes of which every value is one of the wider datatype too."""
 T = TypeVar("T")
 SERVER: dict[str, Any] = {"name": "interlock", "version": __version__, "extensions": ["binary_tensor_data"]}
 """Server metadata as the protocol wants it."""
@@ -203,6 +209,52 @@ def _matrix(signature: Signature, inputs: list[Tensor]) -> tuple[int, Columns]:
     if datatype == "FP64" and set(map(type, data)) == _FLOATS and math.isfinite(sum(data)):  # the usual case, at once
         return rows, Matrix(array("d", data), width)
     return rows, [check(spec, data[i::width], rows) for i, spec in enumerate(signature.inputs)]
+
+
+def widen(signature: Signature, request: InferRequest) -> list[str]:
+    """Make narrower tensors, in place, tensors of the signature's datatypes; the names of these inputs.
+
+    FP16 and FP32 become FP64, and integers of up to 32 bits INT64. Numbers in JSON are what the narrower datatype holds of
+    them: rounded. Every other tensor stays as it is.
+
+    Raises:
+        InvalidRequest: a value is beyond the tensor's own datatype; the message names the input.
+    """
+    wanted = {spec.name: spec.datatype for spec in signature.inputs}
+    if signature.layout == "matrix":
+        wanted = {"input": signature.inputs[0].datatype}
+    widened = []
+    for tensor in request.inputs:
+        wide = wanted.get(tensor.name, "")
+        dtype = _NARROWER.get(wide, {}).get(tensor.datatype)
+        if dtype is not None:
+            tensor.data, tensor.datatype = _held(tensor, dtype), wide
+            widened.append(tensor.name)
+    return widened
+
+
+def _held(tensor: Tensor, dtype: np.dtype[Any]) -> list[Any]:
+    """A tensor's flat values as its datatype holds them; a value that is no number stays, for `check` to refuse."""
+    data = tensor.data
+    if data and type(data[0]) is list:
+        data = _flat(tensor.name, data, tensor.shape[1] if len(tensor.shape) == 2 else 1)
+    if not set(map(type, data)) <= _NUMBERS:
+        return data
+    if dtype.kind == "f":
+        try:
+            with np.errstate(over="ignore"):
+                held = np.array(data, np.float64).astype(dtype)
+        except OverflowError:  # an integer that no float holds: `check` says so
+            return data
+        values: list[Any] = held.tolist()
+        beyond = np.flatnonzero(np.isinf(held)).tolist()
+    else:
+        limits = np.iinfo(dtype)
+        values = data
+        beyond = [i for i, one in enumerate(data) if one is not None and not limits.min <= one <= limits.max]
+    if beyond:
+        raise InvalidRequest(f"input {tensor.name!r}: expected {tensor.datatype}, got {data[beyond[0]]!r:.60}")
+    return values
 
 
 def _flat(name: str, data: list[Any], width: int) -> list[Any]:

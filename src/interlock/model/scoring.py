@@ -63,6 +63,10 @@ class ScoringQuestion(ABC):
     def __init__(self, body: bytes) -> None:
         self.parameters = {}
 
+    def widen(self, signature: Signature) -> list[str]:
+        """Nothing: its values have no datatype of their own; see `questions.Question`."""
+        return []
+
     def columns(self, signature: Signature) -> tuple[int, Columns]:
         """Rows and checked columns.
 

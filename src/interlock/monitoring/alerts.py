@@ -20,7 +20,9 @@ from interlock.store.tables import alerts
 _FIRST_CHECK = {
     "drift": "did the source of this input change? compare the counts a bin: interlock monitors {endpoint} --json",
     "score": "did an input drift too? if none did, look at what was deployed: interlock audit --subject {endpoint}",
+    "skew": "which values differ, and who was first to change? interlock skew MODEL:V --endpoint {endpoint}",
     "class": "was THRESHOLD changed? interlock params {endpoint}",
+    "approval-expiry": "is it still good? interlock review {slice}; then approve it again, before ON_EXPIRY acts",
     "volume": "does the gateway answer, and do clients call it? interlock status",
 }
 """The first thing to look at, by kind of monitor."""
@@ -51,7 +53,12 @@ class Row(msgspec.Struct, frozen=True):
     def sentence(self) -> str:
         """What, since when, number against threshold, n, version."""
         kind, window, *subject = self.monitor.split(":", 2)
+        if kind == "approval-expiry":
+            end = parse_time(self.window_start) - timedelta(days=self.value or 0.0)
+            return f"the approval of {self.slice} at {self.endpoint} ends about {iso(end)[:16]}: {self.state}"
         number = "no value" if self.value is None else f"{self.value:.3g} against {self.threshold:.3g}"
+        if kind == "skew":
+            number += f" ({msgspec.json.decode(self.detail)['method']})"
         return (
             f"{' of '.join([kind, *subject])} at {self.endpoint} is {self.state} since {self.since[:10]}: "
             f"{number} in the {window} from {self.window_start[:16]} (n = {self.n}, version {self.version or 'none'})"
@@ -60,7 +67,7 @@ class Row(msgspec.Struct, frozen=True):
     @property
     def first_check(self) -> str:
         """What to look at first."""
-        return _FIRST_CHECK[self.monitor.partition(":")[0]].format(endpoint=self.endpoint)
+        return _FIRST_CHECK[self.monitor.partition(":")[0]].format(endpoint=self.endpoint, slice=self.slice)
 
     def alert(self) -> Alert:
         """The state machine's view of it."""

@@ -8,16 +8,19 @@ from itertools import groupby
 
 from msgspec import Struct
 
+from interlock.core.clock import iso
 from interlock.core.errors import Misconfigured
-from interlock.core.settings import MonitorSettings
+from interlock.core.settings import MonitorSettings, Settings
 from interlock.model import profile as profiles
+from interlock.model.manifest import Manifest
 from interlock.model.package import verify
 from interlock.model.profile import Numeric, Profile, Values
 from interlock.model.signature import Signature
 from interlock.monitoring.counts import Log, quoted
-from interlock.monitoring.drift import Check, class_absent, class_surge, psi, volume
+from interlock.monitoring.drift import Check, Verdict, class_absent, class_surge, psi, volume
 from interlock.monitoring.windows import Window, end_of, like
 from interlock.registry.packages import PackageStore
+from interlock.warehouse import skew
 from interlock.warehouse.port import Warehouse
 
 MAX_EMPTY = 400
@@ -41,13 +44,21 @@ class Reference(Struct, frozen=True):
 
 
 def compare(
-    monitor: MonitorSettings, warehouse: Warehouse, endpoint: str, windows: Sequence[Window], packages: PackageStore
+    settings: Settings,
+    monitor: MonitorSettings,
+    warehouse: Warehouse,
+    endpoint: str,
+    windows: Sequence[Window],
+    packages: PackageStore,
 ) -> Iterator[Finding]:
-    """Drift, score or class of answered windows against the version that answered most of their rows."""
+    """Drift, score, class or skew of answered windows against the version that answered most of their rows."""
     answered = sorted((one for one in windows if one.version is not None), key=lambda one: one.package_digest)
     for digest, group in groupby(answered, key=lambda one: one.package_digest):
         same = list(group)
         package = verify(packages.find(digest), digest)
+        if monitor.kind == "skew":
+            yield from _skew(settings, monitor, warehouse, endpoint, same, package.manifest)
+            continue
         reference = Reference(package.manifest.signature, profiles.decode(package.files[profiles.FILE]))
         log = Log(warehouse, endpoint, monitor.window, same)
         match monitor.kind:
@@ -95,7 +106,7 @@ def _psi(
     known = list(reference.counts) if isinstance(reference, Numeric) else [*reference.counts.values(), reference.other]
     expected = [*known, reference.missing]
     for window, counts in zip(windows, log.bins(column, reference, version).values(), strict=True):
-        yield Finding(window, subject, psi(expected, counts, monitor.threshold, monitor.min_n), counts)
+        yield Finding(window, subject, psi(expected, counts, monitor.limit, monitor.min_n), counts)
 
 
 def _classes(log: Log, windows: list[Window], reference: Reference) -> Iterator[Finding]:
@@ -110,6 +121,30 @@ def _classes(log: Log, windows: list[Window], reference: Reference) -> Iterator[
         for (name, share), count in zip(shares.items(), counts, strict=False):
             check = class_surge(share, count, n) if count else class_absent(share, count, n)
             yield Finding(window, name, check, counts)
+
+
+def _skew(
+    settings: Settings,
+    monitor: MonitorSettings,
+    warehouse: Warehouse,
+    endpoint: str,
+    windows: list[Window],
+    manifest: Manifest,
+) -> Iterator[Finding]:
+    """The largest share of rows in which an input differs from what the version's extract gives now."""
+    inputs, query = manifest.signature.inputs, skew.question(manifest.lineage, settings)
+    takes = {windows[0].package_digest: {spec.name for spec in inputs}}
+    for window in windows:
+        rows = skew.sample(
+            warehouse, endpoint, settings.skew.key, inputs,
+            first=iso(window.start), end=iso(window.end), package=window.package_digest,
+        )  # fmt: skip
+        n, found = skew.compare(warehouse, rows, query, inputs, takes, warehouse.snapshot())
+        worst = max(found, key=lambda one: one.share)
+        verdict: Verdict = "too small" if n < monitor.min_n else "alert" if worst.share > monitor.limit else "ok"
+        detail = f"skew, most of it in {worst.spec.name}" if worst.mismatched else "skew"
+        check = Check(value=worst.share if n else None, threshold=monitor.limit, n=n, verdict=verdict, detail=detail)
+        yield Finding(window, "", check, [one.mismatched for one in found])
 
 
 def volumes(

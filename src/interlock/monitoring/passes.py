@@ -13,9 +13,10 @@ from datetime import datetime
 from interlock.core.clock import SystemClock
 from interlock.core.errors import InterlockError, Misconfigured
 from interlock.core.project import Project, snake
-from interlock.core.settings import MonitorSettings
+from interlock.core.settings import MonitorSettings, Settings
 from interlock.monitoring import alerts, checks, readings
 from interlock.monitoring.checks import Finding
+from interlock.monitoring.expiry import watch_approvals
 from interlock.monitoring.notify import deliver
 from interlock.monitoring.readings import Reading, name_of, reading_of
 from interlock.monitoring.windows import look
@@ -45,14 +46,19 @@ def watch(
         Misconfigured: two monitors of one kind and window, or an unknown input.
     """
     at = now or SystemClock().now()
-    monitors = {name_of(monitor): monitor for monitor in project.settings().monitors}
-    if len(monitors) < len(project.settings().monitors):
+    settings = project.settings()
+    monitors = {name_of(monitor): monitor for monitor in settings.monitors}
+    if len(monitors) < len(settings.monitors):
         raise Misconfigured("two [[monitors]] have the same kind and window", next="make them one in interlock.toml")
     if f"interlock.predictions_{snake(endpoint)}" not in {table.name for table in warehouse.tables()}:
         return []  # nobody has asked yet
-    packages, found = PackageStore(project.packages), []
+    packages, found, failed = PackageStore(project.packages), [], []
     for name, monitor in monitors.items():
-        findings = _judge(database, warehouse, endpoint, name, monitor, packages, at, final=final)
+        try:
+            findings = _judge(database, warehouse, endpoint, name, monitor, packages, settings, at, final=final)
+        except InterlockError as error:  # an extract that fails, say; the other monitors watch on, then it is told
+            failed.append(error)
+            continue
         new = [reading_of(endpoint, monitor, finding, at) for finding in findings]
         new.sort(key=lambda reading: reading.window_start)
         with database.write() as connection:
@@ -60,6 +66,8 @@ def watch(
                 if readings.keep(connection, reading):
                     alerts.observe(connection, reading, at)
         found += new
+    if failed:
+        raise failed[0]
     return found
 
 
@@ -70,6 +78,7 @@ def _judge(
     name: str,
     monitor: MonitorSettings,
     packages: PackageStore,
+    settings: Settings,
     at: datetime,
     *,
     final: bool,
@@ -87,7 +96,7 @@ def _judge(
     due = [window for window in over if known.get(window.start) != window.rows]
     if monitor.kind == "volume":
         return list(checks.volumes(monitor, due, readings.requests_of(database, endpoint, name)))
-    return list(checks.compare(monitor, warehouse, endpoint, due, packages))
+    return list(checks.compare(settings, monitor, warehouse, endpoint, due, packages))
 
 
 def watch_all(project: Project, database: Database) -> int:
@@ -99,6 +108,7 @@ def watch_all(project: Project, database: Database) -> int:
     with closing(open_warehouse(project.warehouse, read_only=True)) as warehouse:
         for endpoint in RouteStore(project.routes).endpoints():
             try:
+                count += len(watch_approvals(project, database, endpoint, SystemClock().now()))
                 count += len(watch(project, database, warehouse, endpoint))
             except InterlockError as error:
                 log.warning("the monitors of %s will look again: %s", endpoint, error.message)

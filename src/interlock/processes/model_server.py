@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--approval", type=Path, help="its approval, or the folder of decisions about it")
     parser.add_argument("--trust", type=Path, help="trust.json")
     parser.add_argument("--root", help="fingerprint of the root key")
+    parser.add_argument("--routes", type=Path, help="the routes that may go on with an approval that has ended")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, help="REST on this port")
     parser.add_argument("--grpc-port", type=int, help="gRPC on this port")
@@ -64,7 +65,9 @@ def _run(options: argparse.Namespace) -> int:
             package, approved = verify(options.package), "offline"
         else:
             trust = read_trust(options.trust, options.root)
-            package, approval = admit(options.package, options.approval, trust, options.scope, SystemClock())
+            package, approval = admit(
+                options.package, options.approval, trust, options.scope, SystemClock(), options.routes
+            )
             approved = "self-approved" if approval.predicate.self_approved else "approved"
         if options.socket is not None:  # what a dead server left behind
             options.socket.unlink(missing_ok=True)

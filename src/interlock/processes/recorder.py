@@ -21,7 +21,8 @@ from interlock.warehouse.ducklake import open_warehouse
 NICE = 5
 """Answers come before bookkeeping: what is logged is safe in the journals, and still gets its share of a busy machine."""
 MAINTAIN_SECONDS = 300.0
-FORGET_SECONDS = 3600.0
+RENEW_SECONDS = 600.0
+"""The warehouse's engine remembers something of every commit, some 25 KB: it is opened anew so often."""
 
 
 def main() -> int:
@@ -52,11 +53,12 @@ def _record(project: Project, stop: threading.Event) -> None:
         keeper = threading.Thread(target=_maintain, args=(project, stop), name="maintenance", daemon=True)
         keeper.start()
         _say("ready: recorder")
-        last = time.monotonic()
         while not stop.is_set():
-            recorder.run(stop, until=last + FORGET_SECONDS)
+            recorder.run(stop, until=time.monotonic() + RENEW_SECONDS)
             recorder.forget_old_marks()
-            last = time.monotonic()
+            warehouse.close()
+            if not stop.is_set():
+                recorder.sink = warehouse = open_warehouse(project.warehouse, threads=1)
 
 
 def _maintain(project: Project, stop: threading.Event) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, insert, select
 
-from interlock.core.errors import NotFound, Tampered
+from interlock.core.errors import Corrupt, NotFound, Tampered
 from interlock.core.hashing import digest
 from interlock.core.ids import uuid7_text
 from interlock.store.database import Database
 from interlock.store.tables import evidence
 
+T = TypeVar("T")
 Kind = Literal["diff", "loadtest", "skew", "standard"]
 
 
@@ -75,6 +76,18 @@ def latest(database: Database, kind: Kind, package_digest: str, against_digest: 
     with database.read() as connection:
         row = connection.execute(query.order_by(evidence.c.id.desc()).limit(1)).first()
     return None if row is None else _checked(Evidence(**row._mapping))
+
+
+def decode(found: Evidence, form: type[T]) -> T:
+    """Read a document as the struct that its kind has.
+
+    Raises:
+        Corrupt: it has another format.
+    """
+    try:
+        return msgspec.json.decode(found.document, type=form)
+    except msgspec.ValidationError as error:
+        raise Corrupt(f"{found.kind} {found.digest} has a form that this version does not read: {error}") from error
 
 
 def _checked(found: Evidence) -> Evidence:

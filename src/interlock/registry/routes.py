@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from interlock.core.assignment import Ranges, owner_table
+from interlock.core.assignment import BUCKETS, Ranges, owner_table, share
 from interlock.core.clock import parse_time
 from interlock.core.errors import Conflict, NotApproved, NotFound, Tampered
 from interlock.core.files import write_atomic, write_new
@@ -75,6 +76,8 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     """Requests under way in one gateway worker; more are shed with 429."""
     on_revoked: Literal["standby", "fallback"] = "standby"
     """Who answers when the champion loses its approval: the one before it, or the fixed fallback (else an error)."""
+    on_expiry: Literal["freeze", "stop"] = "freeze"
+    """What an approval that ends does to an arm: it keeps serving and gets no more than it has, or it is closed."""
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,6 +110,8 @@ class RouteDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     previous: str | None
     """Digest of the previous revision's file."""
     allow_version_pin: bool = False
+    allow_narrower: bool = False
+    """Whether tensors of a datatype that widens without loss are taken, and counted."""
     standby: Standby | None = None
     shadows: tuple[Shadow, ...] = ()
     rules: Annotated[tuple[Rule, ...], msgspec.Meta(max_length=RULES)] = ()
@@ -131,6 +136,15 @@ class RouteDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Every replica that must live and may answer clients, with its package digest; the standby's too."""
         standby = (self.standby,) if self.standby else ()
         return {name: one.package_digest for one in (*standby, *self.arms) for name in one.replicas}
+
+    def most(self, package_digest: str) -> int | None:
+        """As many of the buckets as a package may get; None: the route does not name it."""
+        if package_digest not in {**self.replicas(), **self.shadow_replicas()}.values():
+            return None
+        used = {rule.arm for rule in self.rules} | {self.parameters.active_model}
+        mine = [arm for arm in self.arms if arm.package_digest == package_digest]
+        every = any(used & {arm.name, str(arm.version), f"{arm.model}:{arm.version}"} for arm in mine)
+        return BUCKETS if every else sum(share(arm.ranges) for arm in mine)
 
     def shadow_replicas(self) -> dict[str, str]:
         """Every replica that is only ever a shadow, with its package digest."""
@@ -216,6 +230,20 @@ class RouteStore:
         if (route.endpoint, route.revision) != (endpoint, number):
             raise Tampered(f"{what} says it is {route.endpoint} revision {route.revision}")
         return route
+
+    def held_since(self, route: RouteDocument, package_digest: str, trust: TrustRoot) -> datetime:
+        """Since when the endpoint, which has named a package ever since, has once let it have as much as `route` does.
+
+        `route` is a revision, or one that is about to be written.
+        """
+        wanted, since, number = route.most(package_digest) or 0, route.time, route.revision - 1
+        while self.path(route.endpoint, number).exists():
+            before = self.read(route.endpoint, trust, number, past=True)
+            had = before.most(package_digest)
+            if had is None:
+                break
+            since, number = before.time if had >= wanted else since, number - 1
+        return parse_time(since)
 
     def digest_of(self, endpoint: str, revision: int) -> str | None:
         """Digest of a revision's file; None for revision 0."""

@@ -19,7 +19,7 @@ from interlock.core.errors import NotApproved, Tampered, Unauthenticated
 from interlock.core.hashing import sha256_hex
 from interlock.core.ids import uuid7
 from interlock.core.signing import PrivateKey, seal
-from interlock.core.trust import TrustRoot, read_trust
+from interlock.core.trust import TrustKeeper, TrustRoot
 
 TOKENS_TYPE = "application/vnd.interlock.tokens+json"
 FILE = "tokens.dsse.json"
@@ -97,7 +97,7 @@ class Access:
         self, path: Path, trust: Path, fingerprint: str, clock: Clock, *, loopback: bool, anonymous: tuple[str, ...]
     ) -> None:
         self._path = path
-        self._trust = (trust, fingerprint)
+        self._trust = TrustKeeper(trust, fingerprint)
         self._clock = clock
         self._loopback = loopback
         self._anonymous = frozenset(anonymous)
@@ -111,12 +111,12 @@ class Access:
         Raises:
             Tampered, NotApproved: it is refused; the one before stays in force.
         """
-        stats = [path.stat() for path in (self._path, self._trust[0]) if path.exists()]
+        stats = [path.stat() for path in (self._path, self._trust.path) if path.exists()]
         stamp = [(stat.st_mtime_ns, stat.st_ino) for stat in stats]
         if stamp == self._stamp:
             return
         self._stamp = stamp
-        found = read_tokens(self._path, read_trust(*self._trust))
+        found = read_tokens(self._path, self._trust.read())
         if found.revision < self._revision:
             raise Tampered(
                 f"{self._path.name} revision {found.revision} is older than {self._revision}, which was in force"

@@ -82,10 +82,10 @@ def _compare(project: Project, database: Database) -> tuple[list[str], list[str]
     there = Counter([*documents, *_decisions(project, trust)])
     there[TRUST] = trust.revision - 1
     there[TOKENS] = read_tokens(project.state / FILE, trust, past=True).revision
-    told = Counter(act for entry in trail for act in _acts(entry))
+    told = Counter(act for entry in trail for act in told_by(entry))
     others += [f"the trail tells of {act}, which is not there" for act in (told - there).elements()]
     for entry in trail:
-        for act in _acts(entry):
+        for act in told_by(entry):
             if act in documents and entry.action != MEND and not _agree(entry, documents[act]):
                 others.append(
                     f"audit entry {entry.seq} tells of {act} otherwise than {documents[act].author} signed it"
@@ -93,7 +93,7 @@ def _compare(project: Project, database: Database) -> tuple[list[str], list[str]
     return list((there - told).elements()), others
 
 
-def _acts(entry: Entry) -> list[str]:
+def told_by(entry: Entry) -> list[str]:
     """The signed acts that an entry tells of."""
     _, after = entry.values
     if entry.action == MEND:

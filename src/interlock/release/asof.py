@@ -11,20 +11,20 @@ from sqlalchemy import Row, select
 
 from interlock.core.assignment import share
 from interlock.core.clock import iso, parse_time
-from interlock.core.errors import FourEyes, NotApproved, NotFound
+from interlock.core.errors import FourEyes, NotApproved, NotFound, Tampered
 from interlock.core.project import Project
-from interlock.core.trust import TrustedKey, TrustRoot
+from interlock.core.signing import peek
+from interlock.core.trust import TrustedKey, TrustRoot, kept_revisions, open_trust
 from interlock.model.package import read_manifest
-from interlock.registry.approvals import Approval, Predicate, Scope, read_decisions, require_approval
-from interlock.registry.packages import PackageStore
+from interlock.registry.approvals import Approval, Predicate, Scope, open_approval, require_quorum
+from interlock.registry.packages import PackageStore, package_hex
 from interlock.registry.routes import Arm, ExperimentRef, Parameters, RouteDocument, RouteStore, Rule, Standby
 from interlock.release import audit
+from interlock.release.acts import TRUST, told_by
 from interlock.release.arms import percent
 from interlock.release.users import trust_of
 from interlock.store.database import Database
 from interlock.store.tables import alerts, experiments
-
-replace = msgspec.structs.replace
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ class State(msgspec.Struct, frozen=True):
     policy: dict[str, Any] | None
     """The experiment's frozen policy and, if it was decided by then, the decision; None: no experiment."""
     keys: tuple[TrustedKey, ...]
-    """Valid then, as the trust root was known then."""
+    """Valid then, by the trust root that was in force then."""
     alerts: tuple[OpenAlert, ...]
 
 
@@ -109,21 +109,22 @@ def as_of(project: Project, database: Database, endpoint: str, at: datetime) -> 
 
 
 def trust_then(project: Project, database: Database, at: datetime) -> TrustRoot:
-    """The trust root as it was: what the trail says to have changed since is taken back, the newest first."""
+    """The trust root that was in force: the trail tells when each revision came, and all of them are kept.
+
+    Raises:
+        Tampered: that revision is gone, or was not signed by the root keys that today's descend from.
+    """
     root = trust_of(project)
-    keys = {key.keyid: key for key in root.keys}
-    for entry in reversed(audit.entries(database, since=iso(at))):
-        before, after = entry.values
-        if entry.action not in ("trust", "revoke key", "rotate key") or entry.at == iso(at):
-            continue
-        keyid = after.get("keyid") or root.key_named(entry.subject).keyid
-        if before is None or before.get("keyid", keyid) != keyid:
-            keys.pop(keyid, None)
-        old = keys.get(keyid if before is None else before.get("keyid", keyid))
-        if before is not None and old is not None:
-            changed = {name: before[name] for name in ("owner", "roles", "valid_to") if name in before}
-            keys[old.keyid] = replace(old, **changed)
-    return replace(root, keys=tuple(keys.values()))
+    revision = 1 + sum(TRUST in told_by(entry) for entry in audit.entries(database, until=iso(at)))
+    if revision >= root.revision:
+        return root
+    kept = kept_revisions(project.trust)
+    if revision not in kept:
+        raise Tampered(f"revision {revision} of the trust root is gone", next="restore .interlock/trust from a backup")
+    data = kept[revision].read_bytes()
+    claimed = msgspec.convert(peek(data, kept[revision].name), TrustRoot)
+    open_trust(project.trust.read_bytes(), claimed.fingerprint, (kept[one].read_bytes() for one in sorted(kept)))
+    return open_trust(data, claimed.fingerprint)
 
 
 def _route(project: Project, endpoint: str, at: datetime) -> RouteDocument:
@@ -142,22 +143,26 @@ def _served(
     project: Project, name: str, one: Arm | Standby, scope: Scope, trust: tuple[TrustRoot, TrustRoot], at: datetime
 ) -> Served:
     now, then = trust
-    digest = one.package_digest
-    by_then = [
-        replace(said, revoked=not then.key_named(said.signer).valid_at(parse_time(said.predicate.time)))
-        for said in read_decisions(project.approvals, digest, now)
-        if parse_time(said.predicate.time) <= at
-    ]
-    approved, why = _verdict(project, digest, by_then, scope, then, at)
+    digest, decisions, why = one.package_digest, list[Approval](), ""
+    for file in sorted((project.approvals / package_hex(digest)).glob("*.dsse.json")):
+        data, what = file.read_bytes(), f"approval {file.name}"
+        said = open_approval(data, now, what)
+        if parse_time(said.predicate.time) <= at:
+            try:
+                decisions.append(open_approval(data, then, what))
+            except NotApproved as error:  # so it was for everybody then
+                decisions.append(said)
+                why = error.message
+    approved, found = _verdict(project, digest, decisions, scope, then, at)
     return Served(
         arm=name,
         version=f"{one.model}:{one.version}",
         label=one.label,
         package_digest=digest,
         percent=percent(share(one.ranges)) if isinstance(one, Arm) else None,
-        approved=approved,
-        why=why,
-        decisions=tuple(said.predicate for said in sorted(by_then, key=lambda said: said.predicate.time)),
+        approved=approved and not why,
+        why=why or found,
+        decisions=tuple(said.predicate for said in sorted(decisions, key=lambda said: said.predicate.time)),
     )
 
 
@@ -166,10 +171,10 @@ def _verdict(
 ) -> tuple[bool, str]:
     author = read_manifest(PackageStore(project.packages).find(digest), digest).author.name
     try:
-        told = require_approval(decisions, digest, author, scope, then, at)
+        told = require_quorum(decisions, digest, author, scope, then, at)
     except (NotApproved, FourEyes) as error:
         return False, error.message
-    return True, f"signed by {told.signer} on {told.predicate.time}"
+    return True, "signed by " + ", ".join(f"{one.signer} on {one.predicate.time}" for one in told)
 
 
 def _policy(database: Database, experiment: str, at: str) -> dict[str, Any] | None:

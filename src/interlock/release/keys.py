@@ -1,4 +1,4 @@
-"""Private keys of people: files of their own folder, never the project's."""
+"""Private keys of people: files of their own folder, never the project's, or keys that their ssh-agent holds."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 
 import msgspec
 
-from interlock.core import signing
+from interlock.core import agent, signing
 from interlock.core.clock import Clock, SystemClock
 from interlock.core.errors import Conflict, Misconfigured, NotFound, Refused, Usage
 from interlock.core.files import write_new
 from interlock.core.trust import TrustRoot
 
 PASSPHRASE = "INTERLOCK_KEY_PASSPHRASE"  # noqa: S105 the name of a variable, not its value
+PASSPHRASE_FILE = "INTERLOCK_KEY_PASSPHRASE_FILE"  # noqa: S105
+AGENT = "SSH_AUTH_SOCK"
 PERSON = re.compile(r"[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*")
 ARM = re.compile(r"champion|(?:challenger|shadow)(?:-\d+)?")
 """Names of arms; no person may be called so, because `--as` takes both."""
@@ -43,9 +45,7 @@ class Keys:
         """`INTERLOCK_KEYS_DIR`, else `~/.config/interlock/keys`."""
         return cls(Path(os.environ.get("INTERLOCK_KEYS_DIR") or Path.home() / ".config" / "interlock" / "keys"))
 
-    def generate(
-        self, name: str, algorithm: signing.Algorithm = "ecdsa-p256", passphrase: str = ""
-    ) -> signing.PrivateKey:
+    def generate(self, name: str, algorithm: signing.Algorithm = "ecdsa-p256", passphrase: str = "") -> signing.FileKey:
         """Make and keep a new key; an existing one is never overwritten.
 
         Raises:
@@ -53,6 +53,13 @@ class Keys:
             Conflict: there is a key of that name.
             Refused: the folder is inside a project's `.interlock`.
         """
+        self._prepare(name)
+        key = signing.generate(algorithm)
+        write_new(self.folder / name, signing.private_pem(key, passphrase), 0o600)
+        write_new(self.folder / f"{name}.pub", f"{signing.public_text(key.public_key())}\n".encode())
+        return key
+
+    def _prepare(self, name: str) -> None:
         if not PERSON.fullmatch(name) or ARM.fullmatch(name):
             raise Usage(f"{name!r} cannot name a key", next="use lower-case letters and digits, as in: rita, jean-luc")
         if ".interlock" in self.folder.resolve().parts:
@@ -63,26 +70,59 @@ class Keys:
         if not self.folder.exists():
             self.folder.mkdir(parents=True)
             self.folder.chmod(0o700)
-        key = signing.generate(algorithm)
-        try:
-            write_new(self.folder / name, signing.private_pem(key, passphrase), 0o600)
-        except FileExistsError:
+        if (self.folder / name).exists() or (self.folder / f"{name}.pub").exists():
             raise Conflict(
                 f"there is a key {name} in {self.folder}; keys are never overwritten",
                 next=f"use it, or choose another name: interlock keys generate {name}-2",
-            ) from None
-        write_new(self.folder / f"{name}.pub", f"{signing.public_text(key.public_key())}\n".encode())
-        return key
+            )
 
-    def load(self, name: str) -> signing.PrivateKey:
-        """The private key of `name`; its passphrase comes from `INTERLOCK_KEY_PASSPHRASE` or the terminal.
+    def add_agent(self, name: str, comment: str = "") -> agent.AgentKey:
+        """Keep the public half of a key in the ssh-agent as `name`: the only one, or the one with that comment.
 
         Raises:
-            NotFound: it does not lie here.
+            Usage, Refused: as `generate`; also when the agent has no such key, or several.
+            Conflict: there is a key of that name.
+        """
+        self._prepare(name)
+        held = _agent_keys()
+        found = [key for key in held if comment in ("", key.comment)]
+        if len(found) != 1:
+            there = ", ".join(repr(key.comment) for key in held) or "none"
+            raise Usage(
+                f"the ssh-agent has {len(found)} such keys of Ed25519 or ECDSA P-256 (there: {there})",
+                next=f"interlock keys add-ssh {name} --comment COMMENT; or first: ssh-add FILE",
+            )
+        write_new(self.folder / f"{name}.pub", f"{signing.public_text(found[0].public_key())}\n".encode())
+        return found[0]
+
+    def free_name(self, name: str) -> str:
+        """`NAME`, or with the first number for which there is no key yet: `NAME-2`."""
+        known, number, found = {entry.name for entry in self.entries()}, 2, name
+        while found in known:
+            found, number = f"{name}-{number}", number + 1
+        return found
+
+    def load(self, name: str) -> signing.PrivateKey:
+        """The private key of `name`: its file, or its ssh-agent's where only the public half lies here.
+
+        The passphrase comes from `INTERLOCK_KEY_PASSPHRASE`, a file, or the terminal.
+
+        Raises:
+            NotFound: it does not lie here, nor does the agent have it.
             Refused: others may read it.
             Misconfigured: it cannot be read, or the passphrase is wrong or missing.
         """
         path = self.folder / name
+        if (
+            PERSON.fullmatch(name)
+            and not path.is_file()
+            and path.with_name(f"{name}.pub").is_file()
+            and AGENT in os.environ
+        ):
+            keyid = signing.key_id(self.public(name))
+            held = next((key for key in _agent_keys() if signing.key_id(key.public_key()) == keyid), None)
+            if held is not None:
+                return held
         if not PERSON.fullmatch(name) or not path.is_file():
             raise NotFound(
                 f"the private key of {name} is not in {self.folder}",
@@ -122,7 +162,7 @@ class Keys:
             NotFound: it does not lie here.
         """
         for entry in self.entries():
-            if entry.keyid == keyid and entry.private:
+            if entry.keyid == keyid:
                 return self.load(entry.name)
         raise NotFound(
             f"the private key {keyid} is not in {self.folder}", next="set INTERLOCK_KEYS_DIR to the folder it lies in"
@@ -137,7 +177,10 @@ def prove(name: str, trust: TrustRoot, keys: Keys, clock: Clock | None = None) -
         NotFound: the private key does not lie here.
     """
     trusted = trust.key_named(name)
-    key = keys.load(name)
+    mine = next(
+        (entry.name for entry in keys.entries() if entry.keyid == trusted.keyid), name
+    )  # after a rotation: NAME-2
+    key = keys.load(mine)
     if signing.key_id(key.public_key()) != trusted.keyid:
         raise Refused(
             f"the key {name} in {keys.folder} is not the one that the trust root knows as {name}",
@@ -148,22 +191,42 @@ def prove(name: str, trust: TrustRoot, keys: Keys, clock: Clock | None = None) -
     return key
 
 
+def _agent_keys() -> list[agent.AgentKey]:
+    if not os.environ.get(AGENT):
+        raise Misconfigured(f"no ssh-agent: {AGENT} is not set", next="start one: eval $(ssh-agent) && ssh-add")
+    return agent.keys_of(os.environ[AGENT])
+
+
+def _told_passphrase() -> str | None:
+    """What the environment says, directly or by the name of a file that nobody else can read."""
+    if PASSPHRASE_FILE not in os.environ:
+        return os.environ.get(PASSPHRASE)
+    path = Path(os.environ[PASSPHRASE_FILE])
+    if not path.is_file():
+        raise Misconfigured(f"{PASSPHRASE_FILE} names {path}, which is no file")
+    if path.stat().st_mode & 0o077:
+        raise Refused(f"others can read the passphrase in {path}", next=f"chmod 600 {path}")
+    return path.read_text(encoding="utf-8").removesuffix("\n")
+
+
 def _passphrase(name: str) -> str:
-    found = os.environ.get(PASSPHRASE)
+    found = _told_passphrase()
     if found is None and sys.stdin.isatty():
         found = getpass.getpass(f"passphrase of the key {name}: ")
     if found is None:
-        raise Misconfigured(f"the key {name} has a passphrase", next=f"set {PASSPHRASE}, or run this on a terminal")
+        raise Misconfigured(
+            f"the key {name} has a passphrase", next=f"set {PASSPHRASE_FILE} or {PASSPHRASE}, or run this on a terminal"
+        )
     return found
 
 
 def new_passphrase(name: str, *, wanted: bool) -> str:
-    """The passphrase for a new key: `INTERLOCK_KEY_PASSPHRASE`, asked twice when `wanted`, else none.
+    """The passphrase for a new key: what the environment says, asked twice when `wanted`, else none.
 
     Raises:
         Usage: the two do not match, or there is no terminal to ask on.
     """
-    found = os.environ.get(PASSPHRASE, "")
+    found = _told_passphrase() or ""
     if found or not wanted:
         return found
     if not sys.stdin.isatty():

@@ -1,26 +1,52 @@
-"""The person's word on a version: approve or reject, signed over the package and the evaluation that they saw."""
+"""The person's word on a version: approve, reject or revoke, signed over the package and all evidence that they saw."""
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
-from interlock.core import signing
 from interlock.core.clock import Clock, SystemClock, iso
-from interlock.core.errors import NotFound, Refused, Usage
+from interlock.core.errors import Conflict, NotApproved, NotFound, Refused, Usage
+from interlock.core.policy import RISKS, Risk, highest
 from interlock.core.project import Project
 from interlock.core.trust import TrustRoot
 from interlock.model.package import verify
-from interlock.registry import evaluations
-from interlock.registry.approvals import Predicate, Scope, check_four_eyes, statement, store_approval
+from interlock.registry import evaluations, evidence
+from interlock.registry.approvals import (
+    Approval,
+    Predicate,
+    Said,
+    Scope,
+    check_four_eyes,
+    read_decisions,
+    require_quorum,
+    statement,
+    store_approval,
+)
 from interlock.registry.packages import PackageStore
 from interlock.registry.versions import Version, Versions
 from interlock.release import audit, mlflow
 from interlock.release.keys import Keys, prove
+from interlock.release.roles import require_role
 from interlock.release.users import trust_of
 from interlock.store.database import Database
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What an approval says beyond yes."""
+
+    expires: datetime | None = None
+    """Default: as late as the policy allows."""
+    diff: str | None = None
+    """Digest of the decision diff that was looked at."""
+    standard: str | None = None
+    loadtest: str | None = None
+    risk: Risk | None = None
+    """The class of the change; at least that of the diff, which is the default."""
+    checklist: tuple[str, ...] = ()
+    override: str | None = None
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -29,12 +55,28 @@ class Decision(msgspec.Struct, frozen=True):
     version: Version
     predicate: Predicate
     path: Path
+    missing: str = ""
+    """Why it may not be served yet, though approved: more people must sign."""
     told: str = ""
     """What MLflow was told of a model that came from there."""
 
 
 class _Proof(msgspec.Struct):
     passed: bool
+
+
+class _Changed(msgspec.Struct):
+    share: float
+
+
+class _Changes(msgspec.Struct):
+    changed: _Changed
+
+
+class _Diff(msgspec.Struct):
+    """What of a decision diff the gate itself looks at: the share of rows that would be decided otherwise."""
+
+    changes: _Changes
 
 
 class _Judged(msgspec.Struct):
@@ -49,52 +91,112 @@ def decide(
     actor: str,
     keys: Keys,
     name: str,
-    decision: Literal["approve", "reject"],
+    decision: Said,
     reason: str,
     scope: Scope = "serve",
     clock: Clock | None = None,
+    terms: Terms | None = None,
 ) -> Decision:
-    """Sign a decision about the version `MODEL:V` and keep it; an approval to serve gives it its release number.
+    """Sign a decision about the version `MODEL:V` and keep it; the last approval to serve gives it its release number.
 
     Raises:
         NotFound: no such version or package, or the private key does not lie here.
-        Refused: not a reviewer; for an approval also: the author in a team, no evaluation, no passed round-trip proof.
-        Tampered: the package or the evaluation was altered.
+        Refused: not a reviewer; for an approval also: the author in a team, no evaluation, no passed round-trip proof,
+            terms that the policy does not allow.
+        Conflict: a version that nobody has approved is to be revoked.
+        Tampered: the package or the evidence was altered.
     """
     if not reason.strip():
         raise Usage("a decision needs a reason", next='--reason "why"')
     versions = Versions(database, PackageStore(project.packages))
-    version = versions.named(name)
-    trust = trust_of(project)
-    now = iso((clock or SystemClock()).now())
+    version, approves = versions.named(name), decision == "approve"
+    trust, now = trust_of(project), (clock or SystemClock()).now()
+    before = read_decisions(project.approvals, version.package_digest, trust)
     try:
         author = verify(versions.packages.find(version.package_digest), version.package_digest).manifest.author.name
-        own = decision == "approve" and check_four_eyes(trust, author, actor)
-        key = _reviewer(actor, trust, keys)
-        judged = _evaluation(database, version, must=decision == "approve")
+        own = approves and check_four_eyes(trust, author, actor)
+        require_role(trust, actor, "override" if approves and terms and terms.override else decision)
+        key = prove(actor, trust, keys)
+        judged = _evaluation(database, version, must=approves)
+        terms = _checked(terms or Terms(), database, version, trust, now) if approves else Terms()
     except Refused as error:
         audit.refused(database, actor, decision, version.name, error.code, error.message)
         raise
-    predicate = Predicate(decision, scope, actor, author, reason, now, None, judged, self_approved=own)
+    if decision == "revoke" and not any(one.predicate.decision == "approve" for one in before):
+        raise Conflict(
+            f"nobody has approved {version.name}", next=f"interlock reject {version.name} --reason R --as NAME"
+        )
+    expires = iso(terms.expires) if terms.expires else None
+    said = {name: getattr(terms, name) for name in Terms.__struct_fields__ if name != "expires"}
+    predicate = Predicate(
+        decision, scope, actor, author, reason, iso(now), expires, judged, self_approved=own, **said
+    )  # fmt: skip
+    mine = trust.key_named(actor)
+    new = Approval(version.package_digest, predicate, actor, False, version.model, mine.owner, mine.roles)
+    missing = _missing([*before, new], version, author, scope, trust, now) if approves else ""
     with audit.transaction(database) as connection:
-        if decision == "approve" and scope == "serve":
+        if approves and scope == "serve" and not missing:
             versions.set_release(connection, version.model, version.version)
         after = {"decision": decision, "scope": scope, "package": version.package_digest, "evaluation": judged}
-        audit.append(connection, actor, decision, version.name, None, after | {"self_approved": own}, reason)
+        more = {name: value for name, value in {**said, "expires": expires}.items() if value}
+        audit.append(connection, actor, decision, version.name, None, after | {"self_approved": own} | more, reason)
         path = store_approval(project.approvals, statement(version.model, version.package_digest, predicate), key)
     told = ""
-    if decision == "approve" and scope == "serve":
+    if approves and scope == "serve" and not missing:
         told = mlflow.tell_approved(database, versions.packages, actor, version.name, version.package_digest)
-    return Decision(versions.get(version.model, version.version), predicate, path, told)
+    return Decision(versions.get(version.model, version.version), predicate, path, missing, told)
 
 
-def _reviewer(actor: str, trust: TrustRoot, keys: Keys) -> signing.PrivateKey:
-    if "reviewer" not in trust.key_named(actor).roles:
+def _missing(
+    decisions: list[Approval], version: Version, author: str, scope: Scope, trust: TrustRoot, now: datetime
+) -> str:
+    """What an approved version still needs before it may be served; empty: nothing."""
+    try:
+        require_quorum(decisions, version.package_digest, author, scope, trust, now)
+    except NotApproved as error:
+        return error.message
+    return ""
+
+
+def _checked(terms: Terms, database: Database, version: Version, trust: TrustRoot, now: datetime) -> Terms:
+    """The terms with the class of the diff and the latest end that the policy allows.
+
+    Raises:
+        Refused: a class below that of the diff, an end later than allowed, or an override that is not allowed.
+        NotFound: there is no such evidence about this version.
+    """
+    share = 0.0
+    for kind, found in (("diff", terms.diff), ("loadtest", terms.loadtest), ("standard", terms.standard)):
+        if found is None:
+            continue
+        document = evidence.read(database, found)
+        if (document.kind, document.package_digest) != (kind, version.package_digest):
+            raise Refused(
+                f"{found} is a {document.kind} of package {document.package_digest}, not a {kind} of {version.name}"
+            )
+        if kind == "diff":
+            share = msgspec.json.decode(document.document, type=_Diff).changes.changed.share
+    policy, limits = trust.policy, trust.policy.limits_of(version.model)
+    least = policy.class_of(share, version.model)
+    if terms.risk is not None and RISKS.index(terms.risk) < RISKS.index(least):
         raise Refused(
-            f"{actor} is no reviewer and may not judge versions",
-            next=f"the holder of the root key runs: interlock users add {actor} --role reviewer",
+            f"the diff changes {share:.2%} of the decisions: that is the class {least}, and not {terms.risk}",
+            next=f"--risk {least}, or leave it out",
         )
-    return prove(actor, trust, keys)
+    if terms.override is not None and not limits.override_hours:
+        raise Refused(f"the policy allows no override for {version.model}", next="see it: interlock users policy")
+    spans = [timedelta(days=limits.approval_days)] if limits.approval_days is not None else []
+    spans += [timedelta(hours=limits.override_hours)] if terms.override is not None else []
+    latest = now + min(spans) if spans else None
+    expires = terms.expires or latest
+    if expires is not None and expires <= now:
+        raise Refused(f"an approval that ends on {iso(expires)} is over already", next="as in: --expires 30d")
+    if expires is not None and latest is not None and expires > latest:
+        raise Refused(
+            f"the policy lets this approval live until {iso(latest)}, not {iso(expires)}", next="--expires sooner"
+        )
+    risk = highest(terms.risk, least) if terms.diff or terms.risk else None
+    return msgspec.structs.replace(terms, risk=risk, expires=expires)
 
 
 def _evaluation(database: Database, version: Version, *, must: bool) -> str:

@@ -18,7 +18,8 @@ from interlock.core.project import Project
 from interlock.core.settings import EndpointSettings, Name
 from interlock.model.package import read_manifest, verify
 from interlock.model.signature import Signature
-from interlock.registry.approvals import Scope, read_decisions, require_approval
+from interlock.registry.admission import admitted
+from interlock.registry.approvals import Scope, read_decisions, require_quorum
 from interlock.registry.gateways import read_live
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import (
@@ -37,6 +38,7 @@ from interlock.release import arms, audit, mlflow, rules
 from interlock.release.compatible import check_history
 from interlock.release.keys import ARM, Keys, prove
 from interlock.release.parameters import changed_parameters, check_parameters
+from interlock.release.roles import require_role
 from interlock.release.users import trust_of
 from interlock.store.database import Database
 
@@ -107,7 +109,8 @@ class Rollout:
             self._check_approved(digest, name, "shadow" if shadow else "serve")
             check_history(endpoint, self._served_before(route), signature)
             wanted = self.project.settings().endpoint
-            route = replace(route, allow_version_pin=wanted.allow_version_pin)
+            allowed = {"allow_version_pin": wanted.allow_version_pin, "allow_narrower": wanted.allow_narrower}
+            route = replace(route, **allowed)
             if not route.arms:
                 route = replace(route, parameters=_first_parameters(wanted))
                 check_parameters(route.parameters, signature, {CHAMPION})
@@ -121,8 +124,9 @@ class Rollout:
         """Give every arm its number of buckets, with the fewest units changing arms."""
 
         def change(route: RouteDocument) -> RouteDocument:
-            self._check_all_approved(route)
-            return arms.set_shares(route, counts)
+            shared = arms.set_shares(route, counts)
+            self._check_all_approved(route, shared)
+            return shared
 
         return self._step("traffic", endpoint, reason, change)
 
@@ -131,7 +135,7 @@ class Rollout:
 
         def change(route: RouteDocument) -> RouteDocument:
             promoted = arms.promote(route, arm)
-            self._check_all_approved(promoted)
+            self._check_all_approved(route, promoted)
             return promoted
 
         return self._step("promote", endpoint, reason, change)
@@ -141,7 +145,7 @@ class Rollout:
 
         def change(route: RouteDocument) -> RouteDocument:
             back = arms.roll_back(route)
-            self._check_all_approved(back)
+            self._check_all_approved(route, back)
             return rules.without_misfits(back, self._packages)
 
         return self._step("rollback", endpoint, reason, change)
@@ -237,11 +241,7 @@ class Rollout:
         return True
 
     def _operator(self) -> signing.PrivateKey:
-        if "operator" not in self.trust.key_named(self.actor).roles:
-            raise Refused(
-                f"{self.actor} is no operator and may not move traffic",
-                next=f"the holder of the root key runs: interlock users add {self.actor} --role operator",
-            )
+        require_role(self.trust, self.actor, "release")
         return prove(self.actor, self.trust, self._keys, self._clock)
 
     def _current(self, endpoint: str, *, create: bool) -> RouteDocument:
@@ -255,7 +255,11 @@ class Rollout:
         experiment = after.experiment
         if experiment == before.experiment and arms.phase_changed(before, after):
             after = replace(after, experiment=replace(experiment, phase=experiment.phase + 1))
-        if after.standby != before.standby and after.standby and not self._approved(after.standby.package_digest):
+        if (
+            after.standby != before.standby
+            and after.standby
+            and not self._approved(after, after.standby.package_digest)
+        ):
             after = replace(after, standby=None)
         if after.parameters.active_model and after.parameters.active_model not in after.names():
             raise Conflict(
@@ -277,21 +281,32 @@ class Rollout:
         digests = dict.fromkeys(arm.package_digest for revision in revisions for arm in revision.arms)
         return [self._signature(package_digest) for package_digest in digests]
 
-    def _check_approved(self, package_digest: str, name: str, scope: Scope = "serve") -> None:
-        manifest = read_manifest(self._packages.find(package_digest), package_digest)
+    def _check_approved(
+        self, package_digest: str, name: str, scope: Scope = "serve", route: RouteDocument | None = None
+    ) -> None:
+        """`route`: the document that is to name it, where it gets no more than it has, so that ON_EXPIRY=freeze counts."""
+        author = read_manifest(self._packages.find(package_digest), package_digest).author.name
         decisions = read_decisions(self.project.approvals, package_digest, self.trust)
+        now = self._clock.now()
         try:
-            require_approval(decisions, package_digest, manifest.author.name, scope, self.trust, self._clock.now())
+            if route is None:
+                require_quorum(decisions, package_digest, author, scope, self.trust, now)
+            else:
+                next_one = replace(route, revision=route.revision + 1, time=iso(now))
+                admitted(self.routes, next_one, package_digest, decisions, author, scope, self.trust, now)
         except NotApproved as error:
-            raise NotApproved(f"{name}: {error.message}", next=f"look at it first: interlock review {name}") from None
+            step = f"look at it first: interlock review {name}"
+            raise type(error)(f"{name}: {error.message}", next=step) from None
 
-    def _check_all_approved(self, route: RouteDocument) -> None:
-        for arm in route.arms:
-            self._check_approved(arm.package_digest, f"{arm.model}:{arm.version}")
+    def _check_all_approved(self, before: RouteDocument, after: RouteDocument) -> None:
+        for arm in after.arms:
+            grows = (after.most(arm.package_digest) or 0) > (before.most(arm.package_digest) or 0)
+            name = f"{arm.model}:{arm.version}"
+            self._check_approved(arm.package_digest, name, route=None if grows else after)
 
-    def _approved(self, package_digest: str) -> bool:
+    def _approved(self, route: RouteDocument, package_digest: str) -> bool:
         try:
-            self._check_approved(package_digest, "the stand-by")
+            self._check_approved(package_digest, "the stand-by", route=route)
         except NotApproved:
             return False
         return True

@@ -8,12 +8,13 @@ from datetime import datetime
 import msgspec
 
 from interlock.core.clock import Clock, SystemClock, iso
-from interlock.core.errors import NotFound, Refused, Usage
+from interlock.core.errors import NotFound, Usage
 from interlock.core.files import locked, write_atomic
 from interlock.core.project import Project
 from interlock.registry.tokens import FILE, Token, TokenList, Use, new_token, read_tokens, seal_tokens
 from interlock.release import audit
 from interlock.release.keys import Keys, prove
+from interlock.release.roles import require_role
 from interlock.release.users import trust_of
 from interlock.store.database import Database
 
@@ -61,11 +62,7 @@ class Tokens:
 
     def _change(self, action: str, about: Token, change: Callable[[tuple[Token, ...]], tuple[Token, ...]]) -> None:
         trust = trust_of(self._project)
-        if "operator" not in trust.key_named(self._actor).roles:
-            raise Refused(
-                f"{self._actor} is no operator and gives out no API keys",
-                next=f"the holder of the root key runs: interlock users add {self._actor} --role operator",
-            )
+        require_role(trust, self._actor, "tokens")
         key = prove(self._actor, trust, self._keys, self._clock)
         path = self._project.state / FILE
         with locked(self._project.locks / "tokens"):

@@ -7,21 +7,25 @@ from pathlib import Path
 import numpy as np
 
 from interlock.core.clock import Clock
-from interlock.core.errors import Corrupt, NotApproved
+from interlock.core.errors import Corrupt, Expired, NotApproved
 from interlock.core.trust import TrustRoot
 from interlock.model import golden, oip
 from interlock.model.columns import pack, unpack
 from interlock.model.package import Package, verify
 from interlock.model.predictor import Predictor
+from interlock.registry.admission import admitted
 from interlock.registry.approvals import Approval, Scope, open_approval, require_approval
+from interlock.registry.routes import RouteStore
 
 WARM_BATCHES = (1, 2, 16)
 
 
 def admit(
-    directory: Path, approval: Path | None, trust: TrustRoot, scope: Scope, clock: Clock
+    directory: Path, approval: Path | None, trust: TrustRoot, scope: Scope, clock: Clock, routes: Path | None = None
 ) -> tuple[Package, Approval]:
     """Verify the package and the decisions about it (a file, or a folder of them).
+
+    `routes`: one of these that has the package may go on with approvals that have ended, as its ON_EXPIRY says.
 
     Raises:
         Tampered, NotApproved, FourEyes: the package may not be served.
@@ -34,8 +38,16 @@ def admit(
         )
     files = sorted(approval.glob("*.dsse.json")) if approval.is_dir() else [approval]
     decisions = [open_approval(file.read_bytes(), trust, f"approval {file.name}") for file in files]
-    author = package.manifest.author.name
-    return package, require_approval(decisions, package.digest, author, scope, trust, clock.now())
+    author, now = package.manifest.author.name, clock.now()
+    try:
+        return package, require_approval(decisions, package.digest, author, scope, trust, now)
+    except Expired:
+        store = RouteStore(routes or Path())
+        for name in store.endpoints() if routes else ():
+            route = store.read(name, trust)
+            if route.most(package.digest) is not None and route.parameters.on_expiry == "freeze":
+                return package, admitted(store, route, package.digest, decisions, author, scope, trust, now)[0]
+        raise
 
 
 def load(package: Package) -> Predictor:

@@ -192,6 +192,7 @@ def _package(job: pipeline.Job, foreign: Foreign) -> None:
         (folder / "proof.json").write_bytes(built.proof)
         (folder / "package").mkdir()
         found = write(folder / "package", built.manifest, built.files)
+        (folder / "digest").write_text(found)
     job.log(f"wrote package {found}")
 
 

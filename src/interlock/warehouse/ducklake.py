@@ -12,7 +12,7 @@ import importlib.resources
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -174,7 +174,8 @@ class DuckLakeWarehouse:
                 "autoload_known_extensions": False,
                 "python_enable_replacements": False,  # a table's name is never a Python variable
                 "temp_directory": f"{tempfile.gettempdir()}/interlock-{uuid7()}",  # made only when memory is full
-                **({"threads": threads} if threads else {}),
+                # A recorder reads nothing twice, and should stay small.
+                **({"threads": threads, "enable_external_file_cache": False} if threads else {}),
             }
         )
         self._connection.execute("set global TimeZone = 'UTC'")
@@ -301,19 +302,32 @@ class DuckLakeWarehouse:
     def extract(self, query: ExtractQuery, *, snapshot: int | None, folder: Path) -> Extract:
         """See the port."""
         at = self.snapshot() if snapshot is None else snapshot
-        with self.reading(at) as session:
-            said, sql, sources = self._checked(session, query)
-            variables = dict(query.variables) or None
-            names = session.types(said, variables)  # an aggregate without a name is named by its text
-            extracts.check_columns(names, query)
-            table = extracts.plain(session.table(extracts.ordered(sql, query), variables)).rename_columns(list(names))
-        extracts.check_rows(table, query)
+        table, sources = self._ask(query, at, None)
         try:
             digest, path = extracts.store(table, folder)
         except OSError as error:
             raise Unavailable(f"the extract cannot be kept in {folder}: {error}", next="interlock doctor") from error
         columns = {field.name: extracts.type_name(field.type) for field in table.schema}
         return Extract(digest, path, len(table), at, columns, sources)
+
+    def rows_of(self, query: ExtractQuery, ids: Sequence[str], *, snapshot: int) -> pa.Table:
+        """See the port."""
+        return self._ask(query, snapshot, ids)[0]
+
+    def _ask(self, query: ExtractQuery, snapshot: int, ids: Sequence[str] | None) -> tuple[pa.Table, tuple[str, ...]]:
+        """The checked rows of an extract, or of some ids of it, and the tables that it reads."""
+        with self.reading(snapshot) as session:
+            said, sql, sources = self._checked(session, query)
+            variables: dict[str, object] = dict(query.variables)
+            names = session.types(said, variables or None)  # an aggregate without a name is named by its text
+            extracts.check_columns(names, query)
+            sql = extracts.ordered(sql, query)
+            if ids is not None:
+                sql = f"select * from ({sql}) where {quoted(query.id)}::varchar in (select unnest($interlock_ids::varchar[]))"
+                variables["interlock_ids"] = list(ids)
+            table = extracts.plain(session.table(sql, variables or None)).rename_columns(list(names))
+        extracts.check_rows(table, query)
+        return table, sources
 
     def _checked(self, session: DuckDBSession, query: ExtractQuery) -> tuple[str, str, tuple[str, ...]]:
         """The SQL as it was said, the one to run, in which aggregates have an order, and the tables that it reads."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -125,6 +125,10 @@ class Warehouse(Protocol):
                 null or twice; `event_time` null or without a time zone.
             NotFound: no such snapshot (any more).
         """
+        ...
+
+    def rows_of(self, query: ExtractQuery, ids: Sequence[str], *, snapshot: int) -> pa.Table:
+        """The rows of an extract at a snapshot whose `id`, as text, is one of `ids`; nothing is kept. Raises as `extract`."""
         ...
 
     def marks(self) -> dict[str, int]:
