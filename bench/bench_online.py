@@ -91,7 +91,7 @@ wrk.headers["Content-Type"] = "application/json"
 local ready, turn = {}, 0
 function init(args)
   for unit = 1, 128 do
-    local content = ([[CONTENT]]):gsub('"N1"', '"N' .. unit .. '"')
+    local content = ([==[CONTENT]==]):gsub('"N1"', '"N' .. unit .. '"')
     ready[unit] = wrk.format("POST", nil, nil, content)
   end
 end
