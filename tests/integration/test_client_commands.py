@@ -11,8 +11,13 @@ import pytest
 from tests.house import House, running, until
 
 from interlock.cli import run
+from interlock.core.clock import parse_time
+from interlock.core.errors import Conflict
 from interlock.core.ids import uuid7_text
+from interlock.evaluation.rerun import rerun
+from interlock.model.package import read_manifest
 from interlock.registry.gateways import read_live
+from interlock.registry.packages import PackageStore
 from interlock.store.database import Database
 from interlock.warehouse.ducklake import open_warehouse
 
@@ -76,6 +81,27 @@ def test_an_answer_is_explained_with_everything_behind_it(ask: Ask, house: House
         0.5,
     )
     assert (told["approval"]["approver"], told["lineage"]["author"]) == ("rob", "ann")
+    assert told["lineage"]["sql"] == "select 1"
+
+
+def test_an_answer_is_given_again_from_the_stored_package(ask: Ask, house: House) -> None:
+    told = ask("explain", predicted(ask)["prediction_id"], "--rerun")
+    assert (told["rerun"]["reproduced"], told["rerun"]["rows"], told["rerun"]["differences"]) == (True, 1, [])
+    package = PackageStore(house.project.packages).find(told["package_digest"])
+    manifest, inputs, outputs = (
+        read_manifest(package, told["package_digest"]),
+        told["rows"][0]["inputs"],
+        told["rows"][0]["outputs"],
+    )
+    inputs["at"] = parse_time(inputs["at"])
+    score = outputs["score"] * (1 + 1e-6)
+    other = rerun(package, manifest, [inputs], [{**outputs, "score": score}], 0.0 if not outputs["label"] else 1.1)
+    assert [(one.row, one.output, one.logged) for one in other.differences] == [
+        (0, "score", score),
+        (0, "label", outputs["label"]),
+    ]
+    with pytest.raises(Conflict, match="distance of this prediction was not logged"):
+        rerun(package, manifest, [inputs | {"distance": None}], [outputs], 0.5)
 
 
 def test_a_request_that_was_refused_is_explained_too(ask: Ask) -> None:
@@ -86,6 +112,7 @@ def test_a_request_that_was_refused_is_explained_too(ask: Ask) -> None:
     assert told["outcome"] == "invalid"
     assert "'temp' is missing" in told["reason"]
     assert told["rows"][0]["outputs"] == {"score": None, "label": None}
+    assert "no model gave an answer" in ask("explain", told["prediction_id"], "--rerun", code=1)["error"]["message"]
 
 
 def test_labels_come_back_from_csv_and_json_lines(ask: Ask, tmp_path: Path) -> None:

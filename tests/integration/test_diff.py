@@ -31,6 +31,7 @@ from interlock.registry import evidence
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import Parameters, RouteDocument, Rule
 from interlock.registry.versions import Versions
+from interlock.release import audit
 from interlock.store import tables
 
 START = datetime(2013, 7, 1, tzinfo=UTC)
@@ -283,6 +284,8 @@ def test_the_document_is_its_digest(run: Run, house: Insight, capsys: pytest.Cap
     assert kept is not None
     assert (kept.document.encode(), kept.created_by) == (encode(found), "ann")
     forged = encode(msgspec.structs.replace(found, rows=found.rows + 1)).decode()
+    told = [entry.values[1]["digest"] for entry in audit.entries(house.database, action="diff")]
+    assert kept.digest in told
     change = update(tables.evidence).where(tables.evidence.c.digest == kept.digest)
     with house.database.write() as connection:
         connection.execute(change.values(document=forged))

@@ -35,6 +35,7 @@ from interlock.predlog.record import Prediction
 from interlock.registry import evaluations, evidence
 from interlock.registry.packages import PackageStore
 from interlock.registry.versions import Versions
+from interlock.release import audit
 
 SLOW = FEATURES.replace(
     "    if (raw", '    import os, time\n    time.sleep(len(raw) * float(os.environ.get("SLOW", "0")))\n    if (raw'
@@ -127,6 +128,8 @@ def test_the_planted_skew_is_found_with_its_share(flights: Flights) -> None:
     kept = evidence.latest(flights.database, "skew", flights.digest)
     assert kept is not None
     assert (kept.digest, evidence.decode(kept, Skew)) == (said["digest"], found)
+    (entry,) = audit.entries(flights.database, action="skew")
+    assert (entry.subject, entry.values[1]) == (f"{E}:1", {"digest": said["digest"]})
     assert skew_line("v", kept).startswith("skew: differs: distance in 0.302 of 689; 689 of 701 logged rows")
 
 

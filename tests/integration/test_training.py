@@ -136,6 +136,14 @@ def test_a_second_version_is_held_against_the_champion(lab: Lab, second: Run) ->
     }
 
 
+def test_a_new_evaluation_is_told_in_the_trail(lab: Lab, second: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", "flight-delay:1", "--project", str(lab.project.root), "--json"]
+    assert run(words) == 0
+    told = msgspec.json.decode(capsys.readouterr().out)
+    entry = audit.entries(lab.database, "flight-delay:1")[-1]
+    assert (entry.action, entry.values[1]["evaluation"]) == ("evaluate", told["evaluation"])
+
+
 def test_a_review_writes_a_page_and_a_card(
     lab: Lab, second: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,8 +7,11 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
+from interlock.cli.identity import somebody
 from interlock.cli.output import Columns, Reply, items
 from interlock.cli.session import Flags, Session
+from interlock.release import audit
+from interlock.store.database import Database
 from interlock.warehouse.ducklake import open_warehouse
 from interlock.warehouse.port import Warehouse
 from interlock.warehouse.session import quoted
@@ -29,9 +32,12 @@ def add(
         replace: Put the file's rows in the place of those that are there.
     """
     warehouse = open_warehouse(session.project.warehouse, create=True)
+    before = warehouse.snapshot()
     loaded = warehouse.load(
         table, source, replace=replace, progress=lambda rows: session.progress(f"  {rows} rows written")
     )
+    said = {**msgspec.to_builtins(loaded), "source": source, "replace": replace}
+    audit.append(Database(session.project.database), somebody(None), "data add", table, {"snapshot": before}, said)
     columns = [{"column": name, "type": kind} for name, kind in loaded.columns.items()]
     return Reply(
         msgspec.to_builtins(loaded),

@@ -11,7 +11,8 @@ import msgspec
 from cyclopts import Parameter
 
 from interlock.cli.identity import somebody
-from interlock.cli.log import log_of, moment
+from interlock.cli.log import log_of
+from interlock.cli.moments import moment
 from interlock.cli.output import Columns, Part, Reply
 from interlock.cli.session import Flags, Session
 from interlock.core.clock import SystemClock, iso
@@ -30,6 +31,7 @@ from interlock.registry import evidence
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import RouteDocument, Rule
 from interlock.registry.versions import Versions
+from interlock.release import audit
 from interlock.release.parameters import changed_parameters, check_fixed
 from interlock.release.rules import make_rule
 from interlock.release.users import trust_of
@@ -103,9 +105,11 @@ def diff(
     question = Question(span, tuple(slices), value, tolerance)
     found = replay(project, log_of(project, route.endpoint), route, trust, sides, question, _progress(session))
     packages = [one.subject.package_digest for one in (found.after, found.before)]
-    with database.write() as connection:
-        now = iso(SystemClock().now())
-        digest = evidence.store(connection, "diff", encode(found), packages[0], packages[1], now, somebody(None))
+    with audit.transaction(database) as connection:
+        now, who = iso(SystemClock().now()), somebody(None)
+        digest = evidence.store(connection, "diff", encode(found), packages[0], packages[1], now, who)
+        said = {"digest": digest, "before": found.before.subject.name}
+        audit.append(connection, who, "diff", found.after.subject.name, None, said)
     if html is not None:
         write_atomic(html, views.html(found, digest).encode())
     document = {"digest": digest, "diff": msgspec.to_builtins(found)}

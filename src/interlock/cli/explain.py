@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,7 +13,7 @@ from interlock.cli.output import Columns, Part, Reply, cell
 from interlock.cli.session import Session
 from interlock.core.assignment import bucket
 from interlock.core.clock import parse_time
-from interlock.core.errors import NotApproved, NotFound, Usage
+from interlock.core.errors import Conflict, NotApproved, NotFound, Usage
 from interlock.core.project import Project, snake
 from interlock.model.package import read_manifest
 from interlock.predlog.recorder import backlog
@@ -25,6 +25,9 @@ from interlock.release.users import trust_of
 from interlock.store.database import Database
 from interlock.warehouse.ducklake import open_warehouse
 from interlock.warehouse.port import Warehouse
+
+if TYPE_CHECKING:
+    from interlock.evaluation.rerun import Rerun
 
 WAIT_SECONDS = 3.0
 LOOK_SECONDS = 0.2
@@ -43,11 +46,12 @@ from interlock.FEEDBACK where prediction_id = $id::uuid order by received_at, po
 """
 
 
-def explain(prediction: str, /, *, session: Session) -> Reply:
+def explain(prediction: str, /, *, session: Session, rerun: bool = False) -> Reply:
     """Tell everything about one prediction.
 
     Args:
         prediction: Its id, as the answer said: X-Interlock-Prediction-Id.
+        rerun: Give the answer again from the stored package, and compare.
     """
     project = session.project
     rows, labels = _find(project, prediction)
@@ -58,11 +62,48 @@ def explain(prediction: str, /, *, session: Session) -> Reply:
         "shadows": [_shadow(row) for row in rows if row["role"] == "shadow"],
         **_release(project, first),
     }
+    text, again = _text(document), _rerun(project, document) if rerun else None
+    if again is not None:
+        document["rerun"] = msgspec.to_builtins(again)
+        text += ["", *_compared(again)]
     return Reply(
         document,
-        _text(document),
+        text,
         f"interlock versions show {first['model']}:{first['version']}" if first["version"] else "",
+        failed=again is not None and not again.reproduced,
     )
+
+
+def _rerun(project: Project, told: dict[str, Any]) -> Rerun:
+    """The answer given again.
+
+    Raises:
+        Conflict: no model gave it.
+    """
+    from interlock.evaluation.rerun import rerun  # here: what only this needs
+
+    if told["outcome"] != "answered":
+        what = f"{told['outcome']} {told['reason']}".strip()
+        raise Conflict(
+            f"prediction {told['prediction_id']} is {what}: no model gave an answer that could be given again",
+            next=f"interlock explain {told['prediction_id']}",
+        )
+    digest, rows = told["package_digest"], told["rows"]
+    package, threshold = PackageStore(project.packages).find(digest), told["route"]["parameters"]["THRESHOLD"]
+    inputs, outputs = ([row[name] for row in rows] for name in ("inputs", "outputs"))
+    return rerun(package, read_manifest(package, digest), inputs, outputs, threshold)
+
+
+def _compared(again: Rerun) -> list[Part]:
+    if again.reproduced:
+        return [f"rerun       reproduced: {again.rows} row(s), labels equal, numbers within {again.rtol:g}"]
+    labels = {one.output for one in again.differences} == {"label"}
+    pinned = f"; was THRESHOLD pinned to another value than {again.threshold:g} by the gateway's environment?"
+    rows = msgspec.to_builtins(again.differences)
+    return [
+        f"rerun       NOT reproduced: {len(rows)} of its values differ{pinned if labels else ''}",
+        Columns(rows, ("row", "output", "logged", "again")),
+    ]
 
 
 def _find(project: Project, prediction: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -142,7 +183,11 @@ def _release(project: Project, row: dict[str, Any]) -> dict[str, Any]:
     signed = {name: getattr(route, name) for name in ("revision", "author", "reason", "time")}
     found: dict[str, Any] = {
         "assignment": assignment,
-        "route": {**signed, "parameters": msgspec.to_builtins(route.parameters)},
+        "route": {
+            **signed,
+            "parameters": msgspec.to_builtins(route.parameters),
+            "rules": [msgspec.to_builtins(rule) for rule in route.rules if rule.name in (row["rules"] or ())],
+        },
         "label": None,
         "lineage": None,
         "approval": None,
@@ -187,7 +232,7 @@ def _text(told: dict[str, Any]) -> list[Part]:
         f"experiment  {experiment}, phase {told['phase']}",
         f"route       revision {route['revision']} by {route['author']}, {route['time']} {route['reason']}".rstrip(),
         f"parameters  {changed}",
-        *([f"rules       {', '.join(told['rules'])} decided"] if told["rules"] else []),
+        *(f"rule        {one['name']} decided: {one['then']} when {one['when']}" for one in route["rules"]),
         *([f"trace       {told['traceparent']}"] if told.get("traceparent") else []),
     ]
     if told["shadows"]:
@@ -197,7 +242,9 @@ def _text(told: dict[str, Any]) -> list[Part]:
             f"version     {told['model']}:{told['version']}  {told['label']}",
             f"package     {told['package_digest']}",
             f"trained     by {lineage['author']}, run {lineage['run']}, parameters {lineage['parameters']}",
-            f"data        snapshot {lineage['snapshot']}, extract {lineage['extract_digest']}",
+            f"data        snapshot {lineage['snapshot']}, extract {lineage['extract_digest']}: "
+            + ", ".join(f"{part} {n}" for part, n in lineage["split"]["rows"].items()),
+            f"            {' '.join(lineage['sql'].split())}",
             f"source      commit {lineage['git_commit'] or 'none'}, recipe {lineage['recipe_digest']}",
             _approved(approval),
         ]
@@ -208,7 +255,8 @@ def _approved(approval: dict[str, Any]) -> str:
     if "refused" in approval:
         return f"approved    {approval['refused']}"
     mark = " (self-approved)" if approval["self_approved"] else ""
-    return f"approved    by {approval['approver']}{mark}, {approval['time']}: {approval['reason']}"
+    under = f"{approval['time']}, under {approval['evaluation']}"
+    return f"approved    by {approval['approver']}{mark}, {under}: {approval['reason']}"
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from interlock.cli.identity import As
+from interlock.cli.identity import As, somebody
 from interlock.cli.output import Columns, Reply, cell
 from interlock.cli.session import Flags, Session
 from interlock.core.clock import parse_time
 from interlock.jobs.client import Jobs, RunDetails
 from interlock.jobs.records import Attempt, Run
+from interlock.release import audit
 from interlock.store.database import Database
 
 
@@ -78,7 +79,9 @@ def cancel(run: str, /, *, session: Session) -> Reply:
         run: The run's id.
     """
     jobs = jobs_of(session)
+    before = jobs.show(run)
     jobs.cancel(run)
+    _remember(session, "job cancel", somebody(None), before, jobs.show(run))
     return Reply(run_row(jobs.show(run)), (f"run {run} is cancelled",), f"interlock jobs retry {run}")
 
 
@@ -96,11 +99,18 @@ def retry(
     from interlock.cli.train import trusted_author  # which imports this module
 
     jobs = jobs_of(session)
-    queued = jobs.retry(run, trusted_author(session.project, as_), from_)
+    author, before = trusted_author(session.project, as_), jobs.show(run)
+    queued = jobs.retry(run, author, from_)
+    _remember(session, "job retry", author, before, jobs.show(queued))
     said = (
         f"run {run} is queued again" if queued == run else f"run {queued} is queued; its first steps are those of {run}"
     )
     return Reply(run_row(jobs.show(queued)), (said,), f"interlock jobs logs {queued} --follow")
+
+
+def _remember(session: Flags, action: str, who: str, before: RunDetails, after: RunDetails) -> None:
+    was, now = ({"run": one.id, "state": one.state} for one in (before, after))
+    audit.append(Database(session.project.database), who, action, after.model, was, now)
 
 
 def jobs_of(session: Flags) -> Jobs:

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
+from interlock.cli.moments import moment
 from interlock.cli.output import Columns, Reply, items
 from interlock.cli.session import Session
-from interlock.core.clock import SystemClock, iso, parse_span, parse_time
 from interlock.core.errors import NotFound, Usage
 from interlock.core.project import Project, snake
 from interlock.predlog.reconcile import Held, Reconciliation, read_held
@@ -48,19 +48,6 @@ def predictions(endpoint: str, /, *, session: Session, since: str = "", where: s
     rows = table.to_pylist()
     step = f"interlock explain {rows[0]['prediction_id']}" if rows else f"interlock predict {endpoint} --sample"
     return items(rows, (*SHOWN, *answers), empty="no such rows", next=step)
-
-
-def moment(flag: str, text: str) -> str:
-    """A time as people say it, in ISO 8601.
-
-    Raises:
-        Usage: it is no time with an offset, nor a span.
-    """
-    ago = parse_span(text)
-    try:
-        return iso(SystemClock().now() - ago if ago else parse_time(text))
-    except (ValueError, OverflowError):
-        raise Usage(f"{flag} {text}: no time with an offset, nor a span", next=f"as in: {flag} 1h") from None
 
 
 def reconcile(endpoint: str, /, *, session: Session, ids: Path | None = None, wait: float = 0.0) -> Reply:

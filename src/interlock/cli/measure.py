@@ -19,6 +19,7 @@ from interlock.evaluation.subjects import endpoint_of, registered
 from interlock.registry import evidence
 from interlock.registry.packages import PackageStore
 from interlock.registry.versions import Versions
+from interlock.release import audit
 from interlock.store.database import Database
 from interlock.warehouse.ducklake import open_warehouse
 
@@ -85,7 +86,8 @@ def skew(version: str, /, *, session: Session, endpoint: str = "", last: int | N
 
 
 def _kept(database: Database, kind: evidence.Kind, found: LoadTest | Skew, text: list[Part], step: str) -> Reply:
-    with database.write() as connection:
-        package = found.subject.package_digest
-        digest = evidence.store(connection, kind, canonical(found), package, None, found.created, somebody(None))
+    with audit.transaction(database) as connection:
+        package, who = found.subject.package_digest, somebody(None)
+        digest = evidence.store(connection, kind, canonical(found), package, None, found.created, who)
+        audit.append(connection, who, kind, found.subject.name, None, {"digest": digest})
     return Reply({"digest": digest, kind: msgspec.to_builtins(found)}, (*text, f"kept as {kind} {digest}"), step)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from interlock.cli.identity import As
+from interlock.cli.identity import As, somebody
 from interlock.cli.output import Columns, Reply, cell, items
 from interlock.cli.session import Flags, Session
 from interlock.cli.train import Params, Variables, run_spec, trusted_author
 from interlock.jobs.schedules import CatchUp, Schedule, Schedules
+from interlock.release import audit
 from interlock.store.database import Database
 
 COLUMNS = ("name", "cron", "zone", "state", "next_tick", "priority", "catch_up", "author")
@@ -62,7 +65,8 @@ def add(
     """
     author = trusted_author(session.project, as_)
     spec = run_spec(session.project.settings(), param, var, extract)
-    return _said(_schedules(session).add(name, cron, zone, spec, author, priority=priority, catch_up=catch_up))
+    made = _schedules(session).add(name, cron, zone, spec, author, priority=priority, catch_up=catch_up)
+    return _said(session, "add", author, None, made)
 
 
 def pause(name: str, /, *, session: Session) -> Reply:
@@ -71,7 +75,8 @@ def pause(name: str, /, *, session: Session) -> Reply:
     Args:
         name: The schedule's name.
     """
-    return _said(_schedules(session).pause(name))
+    before = _schedules(session).get(name)
+    return _said(session, "pause", somebody(None), before, _schedules(session).pause(name))
 
 
 def resume(name: str, /, *, session: Session) -> Reply:
@@ -80,7 +85,8 @@ def resume(name: str, /, *, session: Session) -> Reply:
     Args:
         name: The schedule's name.
     """
-    return _said(_schedules(session).resume(name))
+    before = _schedules(session).get(name)
+    return _said(session, "resume", somebody(None), before, _schedules(session).resume(name))
 
 
 def remove(name: str, /, *, session: Session) -> Reply:
@@ -89,7 +95,9 @@ def remove(name: str, /, *, session: Session) -> Reply:
     Args:
         name: The schedule's name.
     """
+    before = _schedules(session).get(name)
     _schedules(session).remove(name)
+    _remember(session, "remove", somebody(None), before, None)
     return Reply({"name": name, "removed": True}, (f"schedule {name} is removed",), "interlock schedules list")
 
 
@@ -97,7 +105,19 @@ def _schedules(session: Flags) -> Schedules:
     return Schedules(Database(session.project.database))
 
 
-def _said(schedule: Schedule) -> Reply:
+def _remember(session: Flags, action: str, who: str, before: Schedule | None, after: Schedule | None) -> None:
+    names = [one.name for one in (before, after) if one]
+    was, now = (None if one is None else _told(one) for one in (before, after))
+    audit.append(Database(session.project.database), who, f"schedule {action}", names[0], was, now)
+
+
+def _told(schedule: Schedule) -> dict[str, Any]:
+    """A schedule as the trail tells of it: without the next tick, which is no decision of anybody."""
+    return {name: value for name, value in msgspec.to_builtins(schedule).items() if name != "next_tick"}
+
+
+def _said(session: Flags, action: str, who: str, before: Schedule | None, schedule: Schedule) -> Reply:
+    _remember(session, action, who, before, schedule)
     when = f"fires next at {schedule.next_tick}" if schedule.next_tick else "is paused"
     step = "interlock jobs list" if schedule.next_tick else f"interlock schedules resume {schedule.name}"
     return Reply(msgspec.to_builtins(schedule), (f"schedule {schedule.name} {when}",), step)

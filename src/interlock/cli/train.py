@@ -18,9 +18,11 @@ from interlock.core.settings import Settings, parse_value
 from interlock.jobs.client import RunDetails
 from interlock.jobs.port import RunSpec
 from interlock.jobs.worker import start_worker, worker_lives
+from interlock.release import audit
 from interlock.release.keys import Keys, prove
 from interlock.release.roles import require_role
 from interlock.release.users import trust_of
+from interlock.store.database import Database
 
 Params = Annotated[tuple[str, ...], Parameter(name="--param", help="NAME=VALUE for the recipe; again for several.")]
 Variables = Annotated[
@@ -52,7 +54,10 @@ def train(
     if dry_run:
         return _dry_run(session, spec)
     jobs = jobs_of(session)
-    run_id = jobs.submit(spec, trusted_author(project, as_), priority)
+    author = trusted_author(project, as_)
+    run_id = jobs.submit(spec, author, priority)
+    after = {"run": run_id, "spec": msgspec.to_builtins(spec), "priority": priority}
+    audit.append(Database(project.database), author, "train", spec.model, None, after)
     if wait:
         return _ended(_wait(session, run_id))
     lives = worker_lives(project)

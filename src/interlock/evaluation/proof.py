@@ -147,7 +147,7 @@ def _compare(codec: str, at: int, manifest: Manifest, numbers: NDArray[np.float6
                 row for row, value in enumerate(values) if (found[row], type(found[row])) != (value, type(value))
             ]
         else:
-            relative = _relative(values, found)
+            relative = relative_difference(values, found)
             differing = np.flatnonzero(relative > manifest.rtol).tolist()
             worst = max(worst, float(relative.max(initial=0.0)))
         if differing:
@@ -160,8 +160,8 @@ def _compare(codec: str, at: int, manifest: Manifest, numbers: NDArray[np.float6
     return worst
 
 
-def _relative(expected: list[object], found: list[object]) -> NDArray[np.float64]:
-    """The largest relative difference of each row."""
+def relative_difference(expected: list[object], found: list[object]) -> NDArray[np.float64]:
+    """The largest relative difference of each row's numbers, between 0 and infinity."""
     a, b = np.array(expected, np.float64), np.array(found, np.float64)
     difference = np.abs(a - b) / np.maximum(np.abs(a), np.finfo(np.float64).tiny)
     worst: NDArray[np.float64] = difference.reshape(len(expected), -1).max(axis=1)

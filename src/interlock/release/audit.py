@@ -6,7 +6,10 @@ newest entry: a chain alone cannot tell that its end was cut off.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import pwd
+import socket
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,9 @@ import msgspec
 from sqlalchemy import Connection, insert, select
 
 from interlock.core.clock import SystemClock, iso
-from interlock.core.errors import Tampered
-from interlock.core.files import write_atomic
-from interlock.core.hashing import canonical, digest
+from interlock.core.errors import Conflict, Tampered
+from interlock.core.files import write_atomic, write_new
+from interlock.core.hashing import canonical, digest, parse_canonical
 from interlock.store.database import Database
 from interlock.store.tables import audit
 
@@ -36,13 +39,23 @@ class Entry(msgspec.Struct, frozen=True):
     previous: str
     """Hash of the entry before; empty for the first."""
     hash: str
+    origin: str | None = None
+    """Where the actor sat: `host/user` of the operating system. Entries of before 0005 have none, nor is it in their hash."""
 
     @property
     def computed(self) -> str:
         """The hash that its columns have."""
-        return digest(
-            canonical({name: value for name, value in msgspec.structs.asdict(self).items() if name != "hash"})
-        )
+        values = msgspec.structs.asdict(self)
+        del values["hash"]
+        if self.origin is None:
+            del values["origin"]
+        return digest(canonical(values))
+
+    @property
+    def values(self) -> tuple[Any, Any]:
+        """`before` and `after`, decoded."""
+        before, after = (None if text is None else msgspec.json.decode(text) for text in (self.before, self.after))
+        return before, after
 
 
 def append(
@@ -74,6 +87,7 @@ def append(
         reason=reason,
         previous=end.hash,
         hash="",
+        origin=_origin(),
     )
     entry = msgspec.structs.replace(entry, hash=entry.computed)
     where.execute(insert(audit).values(msgspec.structs.asdict(entry)))
@@ -94,11 +108,22 @@ def refused(database: Database, actor: str, action: str, subject: str, code: str
     return append(database, actor, "refused", subject, None, {"action": action, "code": code}, reason)
 
 
-def entries(database: Database, subject: str = "", last: int = 0) -> list[Entry]:
-    """The trail in order; of one subject if named; the `last` so many entries if not 0."""
+def entries(
+    database: Database,
+    subject: str = "",
+    last: int = 0,
+    *,
+    actor: str = "",
+    action: str = "",
+    since: str = "",
+    until: str = "",
+) -> list[Entry]:
+    """The trail in order; of what is named only; from `since` to before `until` (ISO); the `last` so many if not 0."""
     query = select(audit).order_by(audit.c.seq.desc())
-    if subject:
-        query = query.where(audit.c.subject == subject)
+    for column, wanted in ((audit.c.subject, subject), (audit.c.actor, actor), (audit.c.action, action)):
+        query = query.where(column == wanted) if wanted else query
+    query = query.where(audit.c.at >= since) if since else query
+    query = query.where(audit.c.at < until) if until else query
     with database.read() as connection:
         rows = connection.execute(query.limit(last) if last else query).all()
     return [Entry(**row._mapping) for row in reversed(rows)]
@@ -108,48 +133,109 @@ def verify(database: Database) -> int:
     """Check the whole chain; the number of its entries.
 
     Raises:
-        Tampered: names the first entry that was edited, removed or inserted.
+        Tampered: names every entry that was edited, removed or inserted.
     """
     end = _read_head(_head(database))  # before the entries: somebody may be writing
-    hashes = [""]
-    for expected, entry in enumerate(entries(database), 1):
-        if entry.seq != expected:
-            raise Tampered(f"audit entry {expected} was removed", next=_NEXT)
+    chain = entries(database)
+    require(list(_findings(chain, end)))
+    return len(chain)
+
+
+def export(database: Database, file: Path) -> Head:
+    """Write the trail to a new file, a canonical JSON object a line; its end.
+
+    Raises:
+        Conflict: the file exists.
+    """
+    chain = entries(database)
+    try:
+        write_new(file, b"".join(canonical(entry) + b"\n" for entry in chain))
+    except FileExistsError:
+        raise Conflict(f"{file} exists", next="choose another name: interlock audit export FILE") from None
+    return Head(chain[-1].seq, chain[-1].hash) if chain else Head()
+
+
+def verify_export(file: Path) -> Head:
+    """Check an exported trail with nothing but itself; its end, for nothing in it tells what came after.
+
+    Raises:
+        Tampered: names every entry that was edited, removed or inserted, or the line that is none.
+    """
+    chain = []
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        try:
+            chain.append(msgspec.convert(parse_canonical(line, f"line {number} of {file.name}"), Entry))
+        except msgspec.ValidationError as error:
+            raise Tampered(f"line {number} of {file.name} is no entry: {error}", next=_NEXT) from error
+    require(list(_findings(chain, Head())))
+    return Head(chain[-1].seq, chain[-1].hash) if chain else Head()
+
+
+def require(findings: Sequence[str]) -> None:
+    """Nothing may have been found.
+
+    Raises:
+        Tampered: something was; names the first ten.
+    """
+    if findings:
+        more = f"; and {len(findings) - 10} more" if len(findings) > 10 else ""
+        raise Tampered("; ".join(findings[:10]) + more, next=_NEXT)
+
+
+def _findings(chain: Sequence[Entry], end: Head) -> Iterator[str]:
+    """What is wrong with the chain, which should begin at 1 and reach `end`: that may lag behind it after a crash."""
+    expected, links = 1, {""}
+    intact = True
+    for entry in chain:
         name = f"audit entry {entry.seq} ({entry.action} {entry.subject} by {entry.actor}, {entry.at})"
+        if entry.seq != expected:
+            yield _removed(expected, entry.seq - 1)
         if entry.computed != entry.hash:
-            raise Tampered(f"{name} was edited", next=_NEXT)
-        if entry.previous != hashes[-1]:
-            raise Tampered(f"{name} was inserted, or the one before it was replaced", next=_NEXT)
-        hashes.append(entry.hash)
-    if end.seq >= len(hashes):  # it may lag behind after a crash, but never know more than the trail
-        raise Tampered(f"audit entry {len(hashes)} was removed", next=_NEXT)
-    if hashes[end.seq] != end.hash:
-        raise Tampered(f"audit entry {end.seq} was replaced, or one before it", next=_NEXT)
-    return len(hashes) - 1
+            yield f"{name} was edited"
+        elif entry.seq == expected and entry.previous not in links:
+            yield f"{name} was inserted, or the one before it was replaced"
+        intact = intact and (entry.seq, entry.computed) == (expected, entry.hash)
+        expected, links = entry.seq + 1, {entry.hash, entry.computed}
+        if intact and entry.seq == end.seq and entry.hash != end.hash:
+            yield f"audit entry {end.seq} was replaced, or one before it"
+    if end.seq >= expected:
+        yield _removed(expected, end.seq)
+
+
+def _removed(first: int, last: int) -> str:
+    return f"audit entry {first} was removed" + (f", and those up to {last}" if last > first else "")
 
 
 _NEXT = "compare control.db with a backup, and with the approvals and routes on disk, which are signed"
 
 
-class _Head(msgspec.Struct, frozen=True):
+class Head(msgspec.Struct, frozen=True):
     """The newest entry that was written."""
 
     seq: int = 0
     hash: str = ""
 
 
-def _read_head(path: Path) -> _Head:
+def _read_head(path: Path) -> Head:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Head)
+        return msgspec.json.decode(path.read_bytes(), type=Head)
     except FileNotFoundError:
-        return _Head()
+        return Head()
     except msgspec.DecodeError as error:
         raise Tampered(f"{path.name} was edited: {error}", next=_NEXT) from None
 
 
-def _end(connection: Connection) -> _Head:
+def _end(connection: Connection) -> Head:
     newest = connection.execute(select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)).first()
-    return _Head(*newest) if newest else _Head()
+    return Head(*newest) if newest else Head()
+
+
+def _origin() -> str:
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may run as nobody that it knows
+        user = str(os.getuid())
+    return f"{socket.gethostname()}/{user}"
 
 
 def _head(database: Database) -> Path:

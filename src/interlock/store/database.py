@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 
 from interlock.core.errors import Corrupt, Misconfigured
 
-HEAD = "0003"
+HEAD = "0005"
 """The newest migration; a test holds it against the migrations folder."""
 
 
@@ -31,7 +31,7 @@ class Database:
         self.engine: Engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
         event.listen(self.engine, "connect", _prepare)
         event.listen(self.engine, "begin", _begin)
-        if _revision(path) != HEAD:
+        if revision_of(path) != HEAD:
             self._migrate()
 
     @contextmanager
@@ -68,8 +68,8 @@ class Database:
                 ) from error
 
 
-def _revision(path: Path) -> str | None:
-    """The database's migration, without the half second that importing Alembic costs."""
+def revision_of(path: Path) -> str | None:
+    """The migration that a database is at, without the half second that importing Alembic costs; None: not one of ours."""
     if not path.exists():
         return None
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
@@ -82,6 +82,21 @@ def _revision(path: Path) -> str | None:
     finally:
         connection.close()
     return row[0] if row else None
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy an SQLite database as it is at one moment, while others read and write it, into one file.
+
+    Raises:
+        Corrupt: it is none.
+    """
+    try:
+        live = sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30)
+        with closing(live), closing(sqlite3.connect(target)) as copy:
+            live.backup(copy)
+            copy.execute("pragma journal_mode = delete")
+    except sqlite3.DatabaseError as error:
+        raise Corrupt(f"{source} cannot be copied: {error}", next="interlock doctor") from error
 
 
 def _prepare(connection: Any, _record: Any) -> None:

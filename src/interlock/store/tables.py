@@ -147,6 +147,7 @@ audit = Table(
     Column("reason", Text, nullable=False),
     Column("previous", Text, nullable=False),
     Column("hash", Text, nullable=False, unique=True),
+    Column("origin", Text),
 )
 
 experiments = Table(
