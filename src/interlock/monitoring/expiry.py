@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 
 from interlock.core.clock import iso
-from interlock.core.errors import Expired, NotApproved
+from interlock.core.errors import Expired, NotApproved, NotFound
 from interlock.core.project import Project
 from interlock.core.trust import read_trust
 from interlock.model.package import read_manifest
@@ -68,7 +68,10 @@ def _days_left(project: Project, endpoint: str, now: datetime) -> dict[str, floa
     left = {}
     for one in (*route.shadows, *standby, *route.arms):
         scope: Scope = "shadow" if isinstance(one, Shadow) else "serve"
-        author = read_manifest(packages.find(one.package_digest), one.package_digest).author.name
+        try:
+            author = read_manifest(packages.find(one.package_digest), one.package_digest).author.name
+        except NotFound:  # nobody serves it then; other monitors say so
+            continue
         decisions = read_decisions(project.approvals, one.package_digest, trust)
         try:
             found = admitted(routes, route, one.package_digest, decisions, author, scope, trust, now)
