@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
-from interlock.core.errors import NotFound, Tampered
+from interlock.core.errors import NotFound
 from interlock.core.hashing import digest
 from interlock.core.ids import uuid7_text
+from interlock.registry import documents
 from interlock.store.database import Database
 from interlock.store.tables import evaluations
 
@@ -28,9 +29,8 @@ def store(
 ) -> str:
     """Keep a report in the caller's write transaction; its digest. The same report twice is one."""
     found = digest(report)
-    if connection.execute(select(evaluations.c.id).where(evaluations.c.digest == found)).first() is None:
-        row = Evaluation(uuid7_text(), found, package_digest, against_digest, created_at, report.decode())
-        connection.execute(insert(evaluations).values(msgspec.structs.asdict(row)))
+    row = Evaluation(uuid7_text(), found, package_digest, against_digest, created_at, report.decode())
+    documents.keep(connection, evaluations, row)
     return found
 
 
@@ -41,11 +41,11 @@ def read(database: Database, report_digest: str) -> Evaluation:
         NotFound: there is none.
         Tampered: the database holds other bytes under it.
     """
-    with database.read() as connection:
-        row = connection.execute(select(evaluations).where(evaluations.c.digest == report_digest)).first()
-    if row is None:
+    query = select(evaluations).where(evaluations.c.digest == report_digest)
+    found = documents.newest(database, query, Evaluation, "report")
+    if found is None:
         raise NotFound(f"no evaluation {report_digest}")
-    return _checked(Evaluation(**row._mapping))
+    return found
 
 
 def latest(database: Database, package_digest: str, against_digest: str | None = None) -> Evaluation:
@@ -57,16 +57,7 @@ def latest(database: Database, package_digest: str, against_digest: str | None =
     query = select(evaluations).where(evaluations.c.package_digest == package_digest)
     if against_digest is not None:
         query = query.where(evaluations.c.against_digest == against_digest)
-    with database.read() as connection:
-        row = connection.execute(query.order_by(evaluations.c.id.desc()).limit(1)).first()
-    if row is None:
+    found = documents.newest(database, query, Evaluation, "report")
+    if found is None:
         raise NotFound(f"package {package_digest} has no evaluation", next="make one: interlock evaluate MODEL:V")
-    return _checked(Evaluation(**row._mapping))
-
-
-def _checked(found: Evaluation) -> Evaluation:
-    if digest(found.report.encode()) != found.digest:
-        raise Tampered(
-            f"evaluation {found.digest} was altered in the database", next="restore control.db from a backup"
-        )
     return found

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
-from interlock.core.errors import Corrupt, NotFound, Tampered
+from interlock.core.errors import Corrupt, NotFound
 from interlock.core.hashing import digest
 from interlock.core.ids import uuid7_text
+from interlock.registry import documents
 from interlock.store.database import Database
 from interlock.store.tables import evidence
 
@@ -42,11 +43,8 @@ def store(
 ) -> str:
     """Keep a document in the caller's write transaction; its digest. The same document twice is one."""
     found = digest(document)
-    if connection.execute(select(evidence.c.id).where(evidence.c.digest == found)).first() is None:
-        row = Evidence(
-            uuid7_text(), kind, found, package_digest, against_digest, created_at, created_by, document.decode()
-        )
-        connection.execute(insert(evidence).values(msgspec.structs.asdict(row)))
+    row = Evidence(uuid7_text(), kind, found, package_digest, against_digest, created_at, created_by, document.decode())
+    documents.keep(connection, evidence, row)
     return found
 
 
@@ -57,11 +55,11 @@ def read(database: Database, document_digest: str) -> Evidence:
         NotFound: there is none.
         Tampered: the database holds other bytes under it.
     """
-    with database.read() as connection:
-        row = connection.execute(select(evidence).where(evidence.c.digest == document_digest)).first()
-    if row is None:
+    query = select(evidence).where(evidence.c.digest == document_digest)
+    found = documents.newest(database, query, Evidence, "document")
+    if found is None:
         raise NotFound(f"no evidence {document_digest}")
-    return _checked(Evidence(**row._mapping))
+    return found
 
 
 def latest(database: Database, kind: Kind, package_digest: str, against_digest: str | None = None) -> Evidence | None:
@@ -73,9 +71,7 @@ def latest(database: Database, kind: Kind, package_digest: str, against_digest: 
     query = select(evidence).where(evidence.c.kind == kind, evidence.c.package_digest == package_digest)
     if against_digest is not None:
         query = query.where(evidence.c.against_digest == against_digest)
-    with database.read() as connection:
-        row = connection.execute(query.order_by(evidence.c.id.desc()).limit(1)).first()
-    return None if row is None else _checked(Evidence(**row._mapping))
+    return documents.newest(database, query, Evidence, "document")
 
 
 def decode(found: Evidence, form: type[T]) -> T:
@@ -88,9 +84,3 @@ def decode(found: Evidence, form: type[T]) -> T:
         return msgspec.json.decode(found.document, type=form)
     except msgspec.ValidationError as error:
         raise Corrupt(f"{found.kind} {found.digest} has a form that this version does not read: {error}") from error
-
-
-def _checked(found: Evidence) -> Evidence:
-    if digest(found.document.encode()) != found.digest:
-        raise Tampered(f"evidence {found.digest} was altered in the database", next="restore control.db from a backup")
-    return found
