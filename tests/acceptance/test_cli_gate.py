@@ -72,6 +72,17 @@ def test_the_author_is_refused_and_the_trail_says_so(gate: Gate, everybody: Comm
     assert everybody.json("audit", "verify") == {"entries": 3, "intact": True}
 
 
+def test_who_revokes_the_only_champion_is_told_what_works(gate: Gate, everybody: Commands) -> None:
+    names = [gate.version(seed) for seed in (1, 2)]
+    for name in names:
+        everybody.json("approve", name, "--reason", "fine", "--as", "rob")
+    everybody.json("deploy", names[0], "--to", "flight-delay", "--as", "champion", "--as", "olga", "--no-wait")
+    told = everybody.run("revoke", names[0], "--reason", "leak", "--as", "rob").stdout
+    assert "interlock deploy flight-delay:V --to flight-delay --as champion --as olga" in told
+    assert "rollback" not in told
+    everybody.json("deploy", names[1], "--to", "flight-delay", "--as", "champion", "--as", "olga", "--no-wait")
+
+
 def ask(line: str) -> dict[str, list[dict[str, object]]]:
     """Type the curl that deploy printed."""
     words = shlex.split(line)

@@ -212,8 +212,16 @@ def _after(project: Project, version: Version, decision: str, scope: Scope, live
     who = next((key.name for key in trust.keys if "operator" in key.roles), "NAME")
     if decision != "approve":
         steps = [place.split("/") for place in live]
-        words = [f"rollback {at}" if arm == CHAMPION else f"retire {at} {arm}" for at, arm in steps]
-        return "\n".join(f"interlock {step} --as {who}" for step in words)
+        routes = RouteStore(project.routes)
+
+        def step(at: str, arm: str) -> str:
+            if arm != CHAMPION:
+                return f"retire {at} {arm}"
+            before = routes.read(at, trust, past=True).standby
+            return f"rollback {at}" if before else f"deploy {version.model}:V --to {at} --as champion"
+
+        words = [step(at, arm) for at, arm in steps]
+        return "\n".join(f"interlock {word} --as {who}" for word in words)
     if scope == "shadow":
         return f"interlock versions show {version.name}"
     arm = "challenger --weight 10%" if serving(project, trust) else "champion"
