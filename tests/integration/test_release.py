@@ -226,6 +226,8 @@ class TestParameters:
         "change",
         [
             {"THRESHOLD": "high"},
+            {"THRESHOLD": "7"},
+            {"THRESHOLD": "-0.1"},
             {"TIMEOUT_SECOND": "0"},
             {"RETRY": "1.5"},
             {"ACTIVATE": "perhaps"},

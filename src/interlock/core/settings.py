@@ -79,7 +79,7 @@ class EndpointSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     unit: str = ""
     """What a `unit_id` is, in a word: `tailnum`, `customer`."""
-    threshold: float = 0.5
+    threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     owner: str = ""
     playbook: str = ""
     layout: Literal["columns", "matrix"] = "columns"
