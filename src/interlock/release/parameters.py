@@ -43,7 +43,9 @@ def check_parameters(parameters: Parameters, signature: Signature, live: Collect
             probability.
     """
     if not 0 <= parameters.threshold <= 1:
-        raise Usage(f"THRESHOLD is a probability from 0 to 1, got {parameters.threshold:g}", next="as in: THRESHOLD=0.4")
+        raise Usage(
+            f"THRESHOLD is a probability from 0 to 1, got {parameters.threshold:g}", next="as in: THRESHOLD=0.4"
+        )
     if parameters.active_model and parameters.active_model not in live:
         raise Usage(f"ACTIVE_MODEL={parameters.active_model} is not live (there: {', '.join(sorted(live))})")
     if parameters.log_inputs != "all":
