@@ -76,7 +76,7 @@ class Predictor:
         self.manifest = manifest
         self.signature = manifest.signature
         found = manifest.runtime
-        runtime: Any = compiled if found.compiled else RUNTIMES[found.name]
+        runtime: Any = compiled if found.compiled and found.compiled.file == compiled.FILE else RUNTIMES[found.name]
         model = runtime.load(package.files)
         self._engine = Engine(runtime, model, self.signature, list(manifest.feature_columns), found.classes)
         source = package.files[features.FILE]
