@@ -280,7 +280,7 @@ class Connection(asyncio.Protocol):
                 self._write(request, response, keep)
             except Exception:
                 log.exception("unexpected error at %s %s", request.method, request.path)
-                self._refuse(500, "internal error; the server's log says more")
+                self._write(request, json_response({"error": "internal error; the server's log says more"}, 500), False)
             server.answered += 1
             if not self._waiting or self._ended:
                 break
@@ -312,10 +312,10 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer what is no request we take, and end; behind a request under way, end after it."""
-        if self._coming and self._task is not None:
+        if self._task is not None:
             self._last = True
         else:
-            self._write(Request("", "", {}, b""), json_response({"error": message}, status), keep=False)
+            self._write(Request("", "", {}, b""), json_response({"error": message}, status), False)
 
     def _end(self) -> None:
         """Close behind the last answer; where more may come, only after a while, or the answer would be lost with it."""

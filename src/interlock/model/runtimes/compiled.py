@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import weakref
 from collections.abc import Mapping
+from ctypes import byref, c_void_p
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
@@ -33,6 +34,9 @@ NAN = float("nan")
 RAW_SCORE, ROW_MAJOR, ALL_TREES = 1, 1, -1
 SINGLE, DOUBLE = 0, 1
 """LightGBM's names for the types of a matrix."""
+OPTIONS = b"num_threads=1"
+LARGEST = 709.0
+"""Whose exponential is a number yet."""
 TINY = 2e-35
 """LightGBM takes numbers of up to half of this for zero."""
 QUIET = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(lambda message: None)
@@ -86,42 +90,41 @@ class Trees:
         self.plan = plan
         self.steps = [(step.kind, np.array(step.values)) for step in plan.steps]
         self.tables = {at: {**one.known, None: one.none, NAN: one.nan} for at, one in plan.codes.items()}
+        self.as_they_come = not self.tables and plan.columns == list(range(len(plan.columns)))
         self.base = np.array(plan.base)
         self.library = _library()
-        self.handle, rounds = ctypes.c_void_p(), ctypes.c_int()
-        self._call("LGBM_BoosterLoadModelFromString", text, ctypes.byref(rounds), ctypes.byref(self.handle))
+        self.handle, rounds = c_void_p(), ctypes.c_int()
+        self._call("LGBM_BoosterLoadModelFromString", text, byref(rounds), byref(self.handle))
         weakref.finalize(self, self.library.LGBM_BoosterFree, self.handle)
+        self.kind, self.length, self.fast = SINGLE if plan.single else DOUBLE, ctypes.c_int64(), c_void_p()
+        wanted = (RAW_SCORE, 0, ALL_TREES, self.kind, ctypes.c_int32(len(plan.columns)), OPTIONS)
+        self._call("LGBM_BoosterPredictForMatSingleRowFastInit", self.handle, *wanted, byref(self.fast))
+        weakref.finalize(self, self.library.LGBM_FastConfigFree, self.fast)
         width, features = ctypes.c_int(), ctypes.c_int()
-        self._call("LGBM_BoosterGetNumClasses", self.handle, ctypes.byref(width))
-        self._call("LGBM_BoosterGetNumFeature", self.handle, ctypes.byref(features))
+        self._call("LGBM_BoosterGetNumClasses", self.handle, byref(width))
+        self._call("LGBM_BoosterGetNumFeature", self.handle, byref(features))
         if (width.value, features.value) != (len(plan.base), len(plan.columns)):
             raise ValueError(f"{features.value} columns and {width.value} outputs do not fit the plan")
 
     def predict(self, columns: list[Array]) -> NDArray[Any]:
         """Numbers [rows, width] of model columns."""
         plan = self.plan
-        x = matrix([self._coded(at, columns[at]) if at in self.tables else columns[at] for at in plan.columns])
+        given: Any = columns
+        if not self.as_they_come:
+            given = [self._coded(at, columns[at]) if at in self.tables else columns[at] for at in plan.columns]
+        x = matrix(given)
         for kind, values in self.steps:
             x = _done(kind, values, x)
         x = np.ascontiguousarray(x, np.float32 if plan.single else np.float64)
         if plan.lifted:
             x = _lifted(x)
         found = np.empty((len(x), len(plan.base)))
-        self._call(
-            "LGBM_BoosterPredictForMat",
-            self.handle,
-            ctypes.c_void_p(x.ctypes.data),
-            SINGLE if plan.single else DOUBLE,
-            ctypes.c_int32(x.shape[0]),
-            ctypes.c_int32(x.shape[1]),
-            ROW_MAJOR,
-            RAW_SCORE,
-            0,
-            ALL_TREES,
-            b"num_threads=1",
-            ctypes.byref(ctypes.c_int64()),
-            ctypes.c_void_p(found.ctypes.data),
-        )
+        rows, length, out = c_void_p(x.ctypes.data), byref(self.length), c_void_p(found.ctypes.data)
+        if len(x) == 1:
+            self._call("LGBM_BoosterPredictForMatSingleRowFast", self.fast, rows, length, out)
+        else:
+            shape, which = map(ctypes.c_int32, x.shape), (ROW_MAJOR, RAW_SCORE, 0, ALL_TREES)
+            self._call("LGBM_BoosterPredictForMat", self.handle, rows, self.kind, *shape, *which, OPTIONS, length, out)
         return _then(plan, found / plan.divided + self.base)
 
     def _coded(self, at: int, values: Array) -> list[float | None]:
@@ -159,19 +162,19 @@ def _lifted(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def _then(plan: Plan, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(over="ignore"):
-        match plan.then:
-            case "sigmoid":
-                return np.asarray(1 / (1 + np.exp(-plan.alpha * sums)))
-            case "exp":
+    match plan.then:
+        case "sigmoid":
+            return np.asarray(1 / (1 + np.exp(np.minimum(-plan.alpha * sums, LARGEST))))
+        case "exp":
+            with np.errstate(over="ignore"):
                 return np.asarray(np.exp(sums))
-            case "softmax":
-                powers = np.exp(sums - sums.max(axis=1, keepdims=True))
-                return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-            case "nothing":
-                return sums
-            case _:
-                assert_never(plan.then)
+        case "softmax":
+            powers = np.exp(sums - sums.max(axis=1, keepdims=True))
+            return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+        case "nothing":
+            return sums
+        case _:
+            assert_never(plan.then)
 
 
 def _done(kind: Kind, values: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
