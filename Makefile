@@ -47,7 +47,7 @@ pins: .venv-pins/bin/uv ## renew requirements/*.txt from pyproject.toml
 	$(LOCK) --upgrade pyproject.toml --extra dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra all -c requirements/dev.txt -o requirements/all.txt
 	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/base.txt
-	$(LOCK) pyproject.toml --group base-test --no-emit-package scipy -c requirements/dev.txt -o requirements/base-test.txt
+	$(LOCK) pyproject.toml --group base-test --no-emit-package scipy --no-emit-package narwhals -c requirements/dev.txt -o requirements/base-test.txt
 	$(LOCK) -c requirements/dev.txt -o requirements/build.txt
 
 clean: ## remove environments, caches and build results

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 import math
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -70,26 +67,13 @@ def score(seed: int, distance: float, temp: float | None, carrier: str) -> float
     return 1 / (1 + math.exp(-leaf))
 
 
-def checkpoint(text: str) -> bytes:
-    """A LightGBM model's text as treelite keeps it; by its C library alone."""
-    origin = importlib.util.find_spec("treelite").origin  # type: ignore[union-attr]  # importing it would need scipy
-    library = ctypes.CDLL(str(Path(str(origin)).parent / "lib" / "libtreelite.so"))
-    model, size = ctypes.c_void_p(), ctypes.c_size_t()
-    data = ctypes.POINTER(ctypes.c_char)()
-    assert library.TreeliteLoadLightGBMModelFromString(text.encode(), b"{}", ctypes.byref(model)) == 0
-    assert library.TreeliteSerializeModelToBytes(model, ctypes.byref(data), ctypes.byref(size)) == 0
-    found = ctypes.string_at(data, size.value)
-    assert library.TreeliteFreeModel(model) == 0
-    return found
-
-
 def package(house: House, seed: int = 0) -> str:
     """Publish the model of that seed; the digest."""
     text = MODEL.format(last=last_leaf(seed))
     codes = Codes({"AA": 0.0, "B6": 1.0, "UA": 2.0}, None, None, None)
     model = {
         FILE: text.encode(),
-        compiled.FILE: checkpoint(text),
+        compiled.FILE: text.encode(),
         compiled.PLAN: msgspec.json.encode(Plan([0, 1, 2, 3], {3: codes}, [])),
     }
     runtime = Runtime("lightgbm", FILE, compiled=Compiled(compiled.FILE, 1.0, 1.0))

@@ -138,7 +138,7 @@ def test_a_reply_is_one_document_or_text(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == "nothing\n"
 
 
-HEAVY = ("sqlalchemy", "alembic", "duckdb", "pandas", "numpy", "sklearn", "scipy", "dbos", "granian", "rich.markdown")
+HEAVY = ("sqlalchemy", "alembic", "duckdb", "pandas", "numpy", "sklearn", "scipy", "dbos", "httptools", "rich.markdown")
 
 
 @pytest.mark.parametrize("words", ["--help", "keys list", "keys generate --help", "users list", "params m", "nonsense"])

@@ -6,8 +6,12 @@ A method is `async (message bytes, metadata) -> Answer`; nothing else of the hou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
+import os
+import socket
+import stat
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +20,7 @@ import grpc
 import msgspec
 
 from interlock.core.errors import InterlockError, Misconfigured
-from interlock.core.http import BODY_LIMIT, code_of, leave
+from interlock.core.http import BODY_LIMIT, code_of
 
 DETAIL_LIMIT = 500
 """Characters of an error's message: it travels in a header, and clients refuse headers over 8 KiB."""
@@ -81,7 +85,7 @@ class GrpcServer:
         grpc's own stop cancels calls that have arrived and not begun: under load that is one for every other client.
         """
         if self._port:
-            leave(self._port)
+            _leave(self._port)
         loop, seen = asyncio.get_running_loop(), -1
         end = loop.time() + CONNECTION_SECONDS * 1.2  # grpc spreads the ages by a tenth
         while seen != self._calls and loop.time() < end:
@@ -110,3 +114,18 @@ class GrpcServer:
             await context.abort(code, answer.error.message[:DETAIL_LIMIT], answer.trailing)
         context.set_trailing_metadata(answer.trailing)
         return answer.body
+
+
+def _leave(port: int) -> None:
+    """Stop listening on a port, so that new connections go to whoever shares it; those that are there stay.
+
+    grpc cannot do this apart from stopping altogether, so the socket is looked up.
+    """
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as one:
+                listens = one.family != socket.AF_UNIX and one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                if listens and one.getsockname()[1] == port:
+                    one.shutdown(socket.SHUT_RD)

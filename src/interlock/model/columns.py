@@ -209,8 +209,10 @@ def unpack(signature: Signature, packed: Packed) -> list[Array]:
     """The arrays of packed columns."""
     inputs = signature.inputs
     if signature.numeric:
-        (rows,) = packed
-        return list(np.frombuffer(cast(bytes, rows)).reshape(-1, len(inputs)).T)
+        (rows,) = (
+            packed  # iterating over a matrix gives its rows, so turned it is a list of columns that `matrix` need not copy
+        )
+        return cast(list[Array], np.frombuffer(cast(bytes, rows)).reshape(-1, len(inputs)).T)
     return [_unpack_one(spec, buffer) for spec, buffer in zip(inputs, packed, strict=True)]
 
 

@@ -153,11 +153,11 @@ def read_columns(signature: Signature, request: InferRequest) -> tuple[int, Colu
     Raises:
         InvalidRequest: an input is unknown, missing, twice, of another type or shape; the message names it.
     """
-    wanted = [output.name for output in request.outputs or ()]
-    known = [output.name for output in signature.outputs]
-    for name in wanted:
-        if name not in known:
-            raise InvalidRequest(f"output {name!r} is not one of {', '.join(known)}")
+    if request.outputs:
+        known = [output.name for output in signature.outputs]
+        for output in request.outputs:
+            if output.name not in known:
+                raise InvalidRequest(f"output {output.name!r} is not one of {', '.join(known)}")
     if signature.layout == "matrix":
         return _matrix(signature, request.inputs)
     tensors: dict[str, Tensor] = {}
@@ -192,8 +192,8 @@ def read_columns(signature: Signature, request: InferRequest) -> tuple[int, Colu
 
 def _matrix(signature: Signature, inputs: list[Tensor]) -> tuple[int, Columns]:
     width = len(signature.inputs)
-    names = [tensor.name for tensor in inputs]
-    if names != ["input"]:
+    if len(inputs) != 1 or inputs[0].name != "input":
+        names = [tensor.name for tensor in inputs]
         raise InvalidRequest(f"expected one input 'input' of shape [-1, {width}], got {', '.join(names) or 'none'}")
     tensor = inputs[0]
     datatype = signature.inputs[0].datatype

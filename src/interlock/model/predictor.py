@@ -76,12 +76,14 @@ class Predictor:
         self.manifest = manifest
         self.signature = manifest.signature
         found = manifest.runtime
-        runtime: Any = compiled if found.compiled else RUNTIMES[found.name]
+        runtime: Any = compiled if found.compiled and found.compiled.file == compiled.FILE else RUNTIMES[found.name]
         model = runtime.load(package.files)
         self._engine = Engine(runtime, model, self.signature, list(manifest.feature_columns), found.classes)
         source = package.files[features.FILE]
         skip = needs_no_frame(source, self.signature) and not runtime.FRAME
         self._features = None if skip else features.load_source(source, manifest.lineage.features_digest)
+        self.quick = runtime is compiled and skip
+        """Whether an answer takes no longer than handing the question to another thread would."""
 
     def predict(self, arrays: list[Array]) -> NDArray[np.float64]:
         """Numbers [rows, width] of raw rows, whose arrays come in the signature's order.

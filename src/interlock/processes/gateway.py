@@ -15,7 +15,8 @@ import uvloop
 
 from interlock.core.clock import SystemClock, now_us
 from interlock.core.errors import InterlockError, Refused
-from interlock.core.http import HttpServer, is_loopback
+from interlock.core.http import is_loopback
+from interlock.core.http_server import HttpServer
 from interlock.core.ids import uuid7
 from interlock.core.lifeline import spare_the_collector, tie_to_parent
 from interlock.core.project import Project

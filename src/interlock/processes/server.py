@@ -16,7 +16,8 @@ import msgspec
 import uvloop
 
 from interlock.core.errors import InterlockError, NotFound
-from interlock.core.http import HttpServer, Request, Response, error_response, json_response
+from interlock.core.http import Request, Response, error_response, json_response
+from interlock.core.http_server import HttpServer
 from interlock.core.lifeline import tie_to_parent
 from interlock.core.project import Project
 from interlock.deploy.status import read_status

@@ -1,4 +1,7 @@
-"""One thread that owns the model: everything that waits when it is free becomes one `predict` call."""
+"""Who owns the model: everything that waits when it is free becomes one `predict` call.
+
+Compiled trees answer in microseconds, so they are asked on the event loop itself; any other model has a thread of its own.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ TOO_LATE = "nobody waited any more"
 
 
 class Batcher:
-    """Takes batches from the event loop, answers on it; the model runs on its own thread.
+    """Takes batches from the event loop, answers on it.
 
     When `predict` raises, the requests of that call run one by one and only the culprit fails.
     """
@@ -34,39 +37,54 @@ class Batcher:
         self._waiting: deque[Waiting] = deque()
         self._wake = threading.Semaphore(0)
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
-        self._thread.start()
+        self._scheduled = False
+        self._thread: threading.Thread | None = None
+        if not predictor.quick:
+            self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+            self._thread.start()
 
     def submit(self, batch: BatchRequest) -> asyncio.Future[BatchAnswer]:
         """Queue a batch; the future gets its answer."""
         future: asyncio.Future[BatchAnswer] = self._loop.create_future()
         self._waiting.append((batch, time.perf_counter_ns() + batch.left_us * 1000, future))
-        self._wake.release()
+        if self._thread is not None:
+            self._wake.release()
+        elif not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
         return future
 
     def close(self) -> None:
         """Answer what waits, then let the thread end."""
         self._closed = True
-        self._wake.release()
-        self._thread.join(5.0)
+        if self._thread is not None:
+            self._wake.release()
+            self._thread.join(5.0)
 
     def _run(self) -> None:
         while True:
             self._wake.acquire()
-            if not self._waiting:
-                if self._closed:
-                    return
-                continue  # an earlier call took this one along
-            taken, rows = [self._waiting.popleft()], 0
-            while self._waiting and (rows := rows + sum(taken[-1][0].counts)) < MAX_ROWS:
-                taken.append(self._waiting.popleft())
-            now = time.perf_counter_ns()
-            for late in [one for one in taken if one[1] < now]:
-                taken.remove(late)
-                answer = BatchAnswer(b"", dict.fromkeys(range(len(late[0].counts)), TOO_LATE), 0)
-                self._loop.call_soon_threadsafe(_deliver, [late], [answer])
-            if taken:
-                self._loop.call_soon_threadsafe(_deliver, taken, self._answer([batch for batch, _, _ in taken]))
+            if self._waiting:
+                self._loop.call_soon_threadsafe(_deliver, *self._next())
+            elif self._closed:
+                return  # otherwise an earlier call took this one along
+
+    def _turn(self) -> None:
+        _deliver(*self._next())
+        self._scheduled = bool(self._waiting)
+        if self._scheduled:
+            self._loop.call_soon(self._turn)
+
+    def _next(self) -> tuple[list[Waiting], list[BatchAnswer]]:
+        """What waits, as much as goes into one call, and the answers."""
+        taken, rows = [self._waiting.popleft()], 0
+        while self._waiting and (rows := rows + sum(taken[-1][0].counts)) < MAX_ROWS:
+            taken.append(self._waiting.popleft())
+        now = time.perf_counter_ns()
+        late = [one for one in taken if one[1] < now]
+        alive = [one for one in taken if one[1] >= now]
+        answers = [BatchAnswer(b"", dict.fromkeys(range(len(one[0].counts)), TOO_LATE), 0) for one in late]
+        return late + alive, answers + (self._answer([batch for batch, _, _ in alive]) if alive else [])
 
     def _answer(self, batches: list[BatchRequest]) -> list[BatchAnswer]:
         began = time.perf_counter_ns()

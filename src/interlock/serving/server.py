@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interlock.core.http import HttpServer
+from interlock.core.http_server import HttpServer
 from interlock.core.lifeline import spare_the_collector
 from interlock.model.package import Package
 from interlock.serving.batches import listen

@@ -1,6 +1,6 @@
 """Tree models in a form that answers faster: taken only if it gives the same answers, and is faster alone and in a batch.
 
-Steps before the trees become plain numpy operations (`model.runtimes.compiled`), the trees a treelite checkpoint.
+Steps before the trees become plain numpy operations (`model.runtimes.compiled`), the trees LightGBM's text.
 """
 
 from __future__ import annotations
@@ -20,11 +20,20 @@ from interlock.model.features import Function
 from interlock.model.manifest import Compiled
 from interlock.model.predictor import Engine
 from interlock.model.runtimes import RUNTIMES, compiled
-from interlock.model.runtimes.compiled import Codes, Plan, Step
+from interlock.model.runtimes.compiled import Codes, Plan, Step, Then
+from interlock.training import forests
 from interlock.training.fit import Fitted
 from interlock.training.load import Log
 
 SIZES = (1, 64)
+AFTERWARDS: dict[str, Then] = {
+    "identity": "nothing",
+    "identity_multiclass": "nothing",
+    "sigmoid": "sigmoid",
+    "softmax": "softmax",
+    "exponential": "exp",
+}
+"""What treelite calls the function over the sum of the leaves."""
 ROUNDS = 7
 
 
@@ -41,8 +50,8 @@ def compile_trees(
     """
     engine = fitted.engine
     try:
-        plan, checkpoint = plan_and_checkpoint(engine.model, engine.columns)
-        files = {compiled.FILE: checkpoint, compiled.PLAN: msgspec.json.encode(plan)}
+        plan, trees = plan_and_trees(engine.model, engine.columns)
+        files = {compiled.FILE: trees.encode(), compiled.PLAN: msgspec.json.encode(plan)}
         other = msgspec.structs.replace(engine, runtime=compiled, model=compiled.load(files))
         found = other.predict(fitted.function, held_out)
     except (Unsupported, InterlockError) as error:
@@ -77,7 +86,7 @@ def _speedup(engine: Engine, other: Engine, function: Function, held_out: list[A
     return best[0] / best[1]
 
 
-def plan_and_checkpoint(model: Any, columns: list[str]) -> tuple[Plan, bytes]:
+def plan_and_trees(model: Any, columns: list[str]) -> tuple[Plan, str]:
     """A tree model as data: an estimator, or a booster.
 
     Raises:
@@ -110,10 +119,23 @@ def plan_and_checkpoint(model: Any, columns: list[str]) -> tuple[Plan, bytes]:
         ValueError,
     ) as error:  # all are its own
         raise Unsupported(f"treelite does not take the {type(model).__name__}: {error}") from error
-    width = treelite.gtil.predict(found, np.zeros((1, len(plan.columns))), nthread=1).size
-    softmax = found.get_header_accessor().get_field("postprocessor") == "softmax"
-    plan = msgspec.structs.replace(plan, width=width, dtype=found.input_type, softmax=softmax)
-    return plan, found.serialize_bytes()
+    dump = forests.read_dump(found)
+    try:
+        text = model.model_to_string() if package == "lightgbm" else forests.to_lightgbm(dump)
+    except forests.Untranslatable as error:
+        raise Unsupported(f"the trees of the {type(model).__name__} have {error}") from error
+    if dump["postprocessor"] not in AFTERWARDS:
+        raise Unsupported(f"the trees of the {type(model).__name__} are followed by {dump['postprocessor']}")
+    divided = len(dump["trees"]) if dump["average_tree_output"] else 1
+    return msgspec.structs.replace(
+        plan,
+        single=found.input_type == "float32",
+        lifted=package != "lightgbm",
+        base=tuple(dump["base_scores"]),
+        divided=divided,
+        then=AFTERWARDS[dump["postprocessor"]],
+        alpha=dump["sigmoid_alpha"],
+    ), text
 
 
 def _compared(trees: Any) -> list[Step]:

@@ -1,17 +1,18 @@
-"""Compiled tree models: columns to a matrix by plain numpy, trees by treelite's C library; nothing else is imported.
+"""Compiled tree models: columns to a matrix by plain numpy, trees by LightGBM's C library; nothing else is imported.
 
-treelite's Python package would import scipy (a fifth of a second, 22 MB) and parse a configuration in every call, so its
-documented C functions are called directly.
+LightGBM's Python package would import scipy (a fifth of a second, 22 MB), so its documented C functions are called directly.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 import weakref
 from collections.abc import Mapping
+from ctypes import byref, c_void_p
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import msgspec
 import numpy as np
@@ -22,15 +23,26 @@ from interlock.core.settings import Task
 from interlock.model.columns import Array
 from interlock.model.runtimes.interface import matrix
 
-FILE = "model/compiled.tl"
+FILE = "model/compiled.txt"
 PLAN = "model/compiled.json"
-LIBRARIES: tuple[str, ...] = ("numpy", "treelite")
+LIBRARIES: tuple[str, ...] = ("lightgbm", "numpy")
 FRAME = False
 NAN = float("nan")
 """The one key that finds NaN in a dict."""
 
 
+RAW_SCORE, ROW_MAJOR, ALL_TREES = 1, 1, -1
+SINGLE, DOUBLE = 0, 1
+"""LightGBM's names for the types of a matrix."""
+OPTIONS = b"num_threads=1"
+LARGEST = 709.0
+"""Whose exponential is a number yet."""
+TINY = 2e-35
+"""LightGBM takes numbers of up to half of this for zero."""
+QUIET = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(lambda message: None)
+"""Takes what the library says: what fails is raised too."""
 Kind = Literal["subtract", "divide", "fill", "single", "known"]
+Then = Literal["nothing", "sigmoid", "softmax", "exp"]
 
 
 class Codes(msgspec.Struct, frozen=True):
@@ -53,54 +65,67 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """From model columns to the trees' matrix (which columns in which order, texts as codes, then steps in turn), and
-    from there to numbers: `width` a row in `dtype`; the softmax is taken here, because treelite's is of 32 bits.
+    """From model columns to the trees' matrix (which columns in which order, texts as codes, then steps in turn; `single`:
+    in 32 bits), and from the sums of their leaves to numbers: divided by `divided`, plus `base`, then a function.
     """
 
     columns: list[int]
     codes: dict[int, Codes]
     steps: list[Step]
-    width: int = 1
-    dtype: Literal["float32", "float64"] = "float64"
-    softmax: bool = False
+    single: bool = False
+    lifted: bool = False
+    """Whether the smallest numbers count: of a model of LightGBM's own they do not."""
+    base: tuple[float, ...] = (0.0,)
+    """A number for each output."""
+    divided: int = 1
+    then: Then = "sigmoid"
+    alpha: float = 1.0
+    """The factor within the sigmoid."""
 
 
 class Trees:
-    """A treelite checkpoint in memory, with its plan."""
+    """A LightGBM model in memory, with its plan."""
 
-    def __init__(self, plan: Plan, checkpoint: bytes) -> None:
+    def __init__(self, plan: Plan, text: bytes) -> None:
         self.plan = plan
         self.steps = [(step.kind, np.array(step.values)) for step in plan.steps]
         self.tables = {at: {**one.known, None: one.none, NAN: one.nan} for at, one in plan.codes.items()}
-        found = importlib.util.find_spec("treelite")
-        if found is None or found.origin is None:
-            raise Misconfigured(
-                "the model needs treelite, which is not installed", next='pip install "interlock[trees]"'
-            )
-        self.library = ctypes.CDLL(str(Path(found.origin).parent / "lib" / "libtreelite.so"))
-        self.library.TreeliteGetLastError.restype = ctypes.c_char_p
-        self.handle, self.config = ctypes.c_void_p(), ctypes.c_void_p()
-        size, kind = ctypes.c_size_t(len(checkpoint)), b"raw" if plan.softmax else b"default"
-        self._call("TreeliteDeserializeModelFromBytes", checkpoint, size, ctypes.byref(self.handle))
-        weakref.finalize(self, self.library.TreeliteFreeModel, self.handle)
-        config = b'{"predict_type": "%s", "nthread": 1}' % kind
-        self._call("TreeliteGTILParseConfig", config, ctypes.byref(self.config))
-        weakref.finalize(self, self.library.TreeliteGTILDeleteConfig, self.config)
+        self.as_they_come = not self.tables and plan.columns == list(range(len(plan.columns)))
+        self.base = np.array(plan.base)
+        self.library = _library()
+        self.handle, rounds = c_void_p(), ctypes.c_int()
+        self._call("LGBM_BoosterLoadModelFromString", text, byref(rounds), byref(self.handle))
+        weakref.finalize(self, self.library.LGBM_BoosterFree, self.handle)
+        self.kind, self.length, self.fast = SINGLE if plan.single else DOUBLE, ctypes.c_int64(), c_void_p()
+        wanted = (RAW_SCORE, 0, ALL_TREES, self.kind, ctypes.c_int32(len(plan.columns)), OPTIONS)
+        self._call("LGBM_BoosterPredictForMatSingleRowFastInit", self.handle, *wanted, byref(self.fast))
+        weakref.finalize(self, self.library.LGBM_FastConfigFree, self.fast)
+        width, features = ctypes.c_int(), ctypes.c_int()
+        self._call("LGBM_BoosterGetNumClasses", self.handle, byref(width))
+        self._call("LGBM_BoosterGetNumFeature", self.handle, byref(features))
+        if (width.value, features.value) != (len(plan.base), len(plan.columns)):
+            raise ValueError(f"{features.value} columns and {width.value} outputs do not fit the plan")
 
     def predict(self, columns: list[Array]) -> NDArray[Any]:
         """Numbers [rows, width] of model columns."""
         plan = self.plan
-        x = matrix([self._coded(at, columns[at]) if at in self.tables else columns[at] for at in plan.columns])
+        given: Any = columns
+        if not self.as_they_come:
+            given = [self._coded(at, columns[at]) if at in self.tables else columns[at] for at in plan.columns]
+        x = matrix(given)
         for kind, values in self.steps:
             x = _done(kind, values, x)
-        x = np.ascontiguousarray(x, plan.dtype)
-        found = np.empty((len(x), plan.width), plan.dtype)
-        rows, given, out = ctypes.c_uint64(len(x)), ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(found.ctypes.data)
-        self._call("TreeliteGTILPredict", self.handle, given, plan.dtype.encode(), rows, out, self.config)
-        if not plan.softmax:
-            return found
-        powers = np.exp(found - found.max(axis=1, keepdims=True), dtype=np.float64)
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+        x = np.ascontiguousarray(x, np.float32 if plan.single else np.float64)
+        if plan.lifted:
+            x = _lifted(x)
+        found = np.empty((len(x), len(plan.base)))
+        rows, length, out = c_void_p(x.ctypes.data), byref(self.length), c_void_p(found.ctypes.data)
+        if len(x) == 1:
+            self._call("LGBM_BoosterPredictForMatSingleRowFast", self.fast, rows, length, out)
+        else:
+            shape, which = map(ctypes.c_int32, x.shape), (ROW_MAJOR, RAW_SCORE, 0, ALL_TREES)
+            self._call("LGBM_BoosterPredictForMat", self.handle, rows, self.kind, *shape, *which, OPTIONS, length, out)
+        return _then(plan, found / plan.divided + self.base)
 
     def _coded(self, at: int, values: Array) -> list[float | None]:
         table, unknown = self.tables[at], self.plan.codes[at].unknown
@@ -108,7 +133,48 @@ class Trees:
 
     def _call(self, name: str, *arguments: Any) -> None:
         if getattr(self.library, name)(*arguments) != 0:
-            raise ValueError(self.library.TreeliteGetLastError().decode(errors="replace"))
+            raise ValueError(self.library.LGBM_GetLastError().decode(errors="replace"))
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    """LightGBM's C library, which then says nothing by itself.
+
+    Raises:
+        Misconfigured: it is not installed, or what it needs of the system is not.
+    """
+    found = importlib.util.find_spec("lightgbm")
+    if found is None or found.origin is None:
+        raise Misconfigured("the model needs lightgbm, which is not installed", next='pip install "interlock[trees]"')
+    try:
+        library = ctypes.CDLL(str(next(Path(found.origin).parent.glob("lib/lib_lightgbm.*"))))
+    except OSError as error:
+        raise Misconfigured(f"LightGBM's library cannot be loaded: {error}", next="apt install libgomp1") from error
+    library.LGBM_GetLastError.restype = ctypes.c_char_p
+    library.LGBM_RegisterLogCallback(QUIET)
+    return library
+
+
+def _lifted(x: NDArray[Any]) -> NDArray[Any]:
+    """Numbers so near to zero that LightGBM would take them for it, moved just beyond, where no threshold is."""
+    small = np.abs(x) < TINY
+    return np.where(small & (x != 0), np.copysign(x.dtype.type(TINY), x), x) if small.any() else x
+
+
+def _then(plan: Plan, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    match plan.then:
+        case "sigmoid":
+            return np.asarray(1 / (1 + np.exp(np.minimum(-plan.alpha * sums, LARGEST))))
+        case "exp":
+            with np.errstate(over="ignore"):
+                return np.asarray(np.exp(sums))
+        case "softmax":
+            powers = np.exp(sums - sums.max(axis=1, keepdims=True))
+            return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+        case "nothing":
+            return sums
+        case _:
+            assert_never(plan.then)
 
 
 def _done(kind: Kind, values: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:

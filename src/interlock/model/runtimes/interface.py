@@ -65,7 +65,7 @@ def library(name: str, extra: str) -> Any:
 
 def matrix(columns: list[Any], dtype: Any = np.float64) -> NDArray[Any]:
     """Columns of numbers as one contiguous matrix [rows, columns]; ValueError or TypeError for anything else."""
-    return np.ascontiguousarray(np.array(columns, dtype).T)
+    return np.ascontiguousarray(np.asarray(columns, dtype).T)
 
 
 def booster_of(model: Any) -> Any:

@@ -1,0 +1,358 @@
+"""The HTTP/1.1 server of the house: llhttp's parser on our own event loop, around one handler.
+
+One process is one worker; supervisors start as many processes as they want on one port (SO_REUSEPORT). A connection's requests
+are answered one after the other, each by one task, which goes to its end also when the client does not wait: what has been
+numbered must be logged. Source: RFC 9110 and RFC 9112.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from email.utils import formatdate
+from http import HTTPStatus
+from pathlib import Path
+from typing import cast
+from urllib.parse import unquote
+
+import httptools
+
+from interlock.core.errors import Misconfigured
+from interlock.core.http import BODY_LIMIT, Handler, Request, Response, json_response
+
+BACKLOG = 1024
+HEADER_LIMIT = 64 * 1024
+HEADER_COUNT = 128
+REQUEST_SECONDS = 10.0
+"""In which a request must have come, head and body, and in which a client must take an answer."""
+IDLE_SECONDS = 75.0
+"""After which a connection that nobody uses is closed."""
+LINGER_SECONDS = 1.0
+"""For which what a client still sends is taken after the last answer, so that the answer reaches it."""
+SWEEP_SECONDS = 1.0
+QUIET_SECONDS = 0.1
+LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+UPGRADE = ("upgrade", "http2-settings")
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+log = logging.getLogger("interlock.http")
+
+
+class HttpServer:
+    """A handler behind a port or a Unix socket.
+
+    `start` returns when the socket is bound. `stop` takes no new connections, closes each old one behind its next answer,
+    and ends when they are quiet. A request that does not come within `REQUEST_SECONDS` is answered with 408.
+    """
+
+    def __init__(self, handle: Handler, *, host: str = "127.0.0.1", port: int = 0, path: Path | None = None) -> None:
+        self.handle = handle
+        self.host = host
+        self.port = port
+        self.path = path
+        self.draining = False
+        self.date = formatdate(usegmt=True)
+        self.connections: set[Connection] = set()
+        self.running: set[asyncio.Task[None]] = set()
+        self.answered = 0
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Bind and serve.
+
+        Raises:
+            Misconfigured: the address is taken.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            if self.path is not None:
+                self._server = await loop.create_unix_server(
+                    lambda: Connection(self, loop), str(self.path), backlog=BACKLOG
+                )
+            else:
+                self._server = await loop.create_server(
+                    lambda: Connection(self, loop), self.host, self.port, backlog=BACKLOG, reuse_port=True
+                )
+        except OSError as error:
+            where = self.path or f"{self.host}:{self.port}"
+            raise Misconfigured(f"cannot listen on {where}: {error}", next="choose another port") from error
+        self._sweeper = loop.create_task(self._sweep())
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """Drain for at most `grace` seconds, then stop."""
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        loop, seen = asyncio.get_running_loop(), -1
+        end = loop.time() + grace
+        while (self.running or seen != self.answered) and loop.time() < end:
+            seen = self.answered
+            await asyncio.sleep(QUIET_SECONDS)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self.connections):
+            connection.close()
+
+    async def _sweep(self) -> None:
+        """Look after clients that announce and do not send, do not read, or do nothing."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.date = formatdate(usegmt=True)
+            now = loop.time()
+            for connection in list(self.connections):
+                connection.sweep(now)
+
+
+class Connection(asyncio.Protocol):
+    """One client: parses what comes, and answers in its order."""
+
+    def __init__(self, server: HttpServer, loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._since = loop.time()
+        """When what the connection does now began."""
+        self._coming = False
+        """Whether a request has begun to come and is not whole."""
+        self._head_bytes = 0
+        self._last = False
+        """Whether the answer to what is under way is the last one."""
+        self._ended = False
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: deque[tuple[Request, bool]] = deque()
+        self._paused = False
+        self._blocked: asyncio.Future[None] | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self._size = 0
+        self._given = False
+        """Whether it was handed on before it was whole, for it is too large."""
+        self._elsewhere = False
+        """Whether it asks for another protocol."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is there."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It went."""
+        self._transport = None
+        self._ended = True
+        self._server.connections.discard(self)
+        self.resume_writing()
+
+    def eof_received(self) -> bool:
+        """It sends no more; an answer that it waits for still goes out."""
+        self._last = True
+        return self._task is not None
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers."""
+        self._blocked = self._loop.create_future()
+        self._since = self._loop.time()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        if self._blocked is not None and not self._blocked.done():
+            self._blocked.set_result(None)
+        self._blocked = None
+
+    def data_received(self, data: bytes) -> None:
+        """A part of a request, one, or several."""
+        if self._ended or self._last:
+            return
+        if not self._coming:
+            self._coming, self._since, self._head_bytes = True, self._loop.time(), 0
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self._last:
+                self._stay(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            self._refuse(400, f"not HTTP: {error}")
+            return
+        if self._coming and not self._headers_whole:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEADER_LIMIT:
+                self._refuse(431, f"the head of the request is over {HEADER_LIMIT >> 10} KiB")
+
+    def _stay(self, rest: bytes) -> None:
+        """We know no other protocol, and may answer in this one: read the request again without that wish (RFC 9110, 7.8).
+
+        The parser gives no body to a request that has it.
+        """
+        close = "close" in self._headers.pop("connection", "").lower()
+        wanted = [f"{name}: {value}\r\n" for name, value in self._headers.items() if name not in UPGRADE]
+        head = "".join([*wanted, "connection: close\r\n" if close else "", "\r\n"])
+        line = b"%b %b HTTP/1.1\r\n" % (self._parser.get_method(), self._url)
+        self._parser = httptools.HttpRequestParser(self)
+        self._clear()
+        self.data_received(line + head.encode("latin-1") + rest)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._headers_whole = False
+        if not self._coming:  # behind another one in the same piece
+            self._coming, self._since, self._head_bytes = True, self._loop.time(), 0
+
+    _headers_whole = False
+
+    def on_url(self, url: bytes) -> None:
+        """A part of its target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        if key in self._headers:
+            text = f"{self._headers[key]}, {text}"
+        self._headers[key] = text
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._headers_whole = True
+        headers = self._headers
+        self._elsewhere = self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
+        if self._elsewhere:
+            return
+        if len(headers) > HEADER_COUNT:
+            self._refuse(431, f"more than {HEADER_COUNT} headers")
+        elif self._parser.get_http_version() not in ("1.1", "1.0"):
+            self._refuse(505, "this server speaks HTTP/1.1")
+        elif int(headers.get("content-length") or 0) > BODY_LIMIT:
+            self._give(too_large=True)
+        elif "expect" in headers and headers["expect"].lower() == "100-continue" and self._transport is not None:
+            self._transport.write(CONTINUE)
+
+    def on_body(self, part: bytes) -> None:
+        """A part of its body."""
+        if not self._given:
+            self._size += len(part)
+            self._body.append(part)
+            if self._size > BODY_LIMIT:
+                self._give(too_large=True)
+
+    def on_message_complete(self) -> None:
+        """It is whole."""
+        if self._elsewhere:
+            return
+        self._coming = False
+        if not (self._given or self._ended or self._last):
+            self._give()
+        self._clear()
+
+    def _give(self, *, too_large: bool = False) -> None:
+        """Hand a request on, or let it wait for the one before."""
+        self._given = True
+        parser = self._parser
+        body = b"" if too_large else self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        request = Request(parser.get_method().decode(), _path(self._url), self._headers, body, too_large)
+        keep = not too_large and parser.should_keep_alive() and not parser.should_upgrade()
+        if too_large:
+            self._body = []
+        self._last = not keep
+        if self._task is None:
+            self._task = task = self._loop.create_task(self._serve(request, keep))
+            self._server.running.add(task)
+        else:
+            self._waiting.append((request, keep))
+            if self._transport is not None and not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+
+    async def _serve(self, request: Request, keep: bool) -> None:
+        server, task = self._server, self._task
+        while True:
+            try:
+                response = await server.handle(request)
+                keep = keep and not server.draining and not (self._last and not self._waiting)
+                self._write(request, response, keep)
+            except Exception:
+                log.exception("unexpected error at %s %s", request.method, request.path)
+                self._write(request, json_response({"error": "internal error; the server's log says more"}, 500), False)
+            server.answered += 1
+            if not self._waiting or self._ended:
+                break
+            if self._blocked is not None:
+                await self._blocked
+            request, keep = self._waiting.popleft()
+        self._task = None
+        if task is not None:
+            server.running.discard(task)
+        if not self._coming:
+            self._since = self._loop.time()
+        if self._paused and self._transport is not None and not self._ended:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _write(self, request: Request, response: Response, keep: bool) -> None:
+        if self._transport is None or self._ended:
+            return
+        body = response.body
+        head = [f"{name}: {value}\r\n" for name, value in response.headers]
+        text = "".join(head)
+        if text.count("\n") != len(head):
+            raise ValueError("a header of the answer has more than one line")
+        tail = "\r\n" if keep else "connection: close\r\n\r\n"
+        start = f"{LINES[response.status]}{text}content-length: {len(body)}\r\ndate: {self._server.date}\r\n{tail}"
+        self._transport.write(start.encode() if request.method == "HEAD" else start.encode() + body)
+        if not keep:
+            self._end()
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer what is no request we take, and end; behind a request under way, end after it."""
+        if self._task is not None:
+            self._last = True
+        else:
+            self._write(Request("", "", {}, b""), json_response({"error": message}, status), False)
+
+    def _end(self) -> None:
+        """Close behind the last answer; where more may come, only after a while, or the answer would be lost with it."""
+        self._ended = True
+        if self._transport is None:
+            return
+        if self._coming and self._transport.can_write_eof():
+            self._transport.write_eof()
+            self._loop.call_later(LINGER_SECONDS, self.close)
+        else:
+            self._transport.close()
+
+    def close(self) -> None:
+        """End the connection when what was written has gone out."""
+        self._ended = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def sweep(self, now: float) -> None:
+        """See `HttpServer`."""
+        if self._ended:
+            return
+        late = now - self._since
+        if self._blocked is not None:
+            if late > REQUEST_SECONDS and self._transport is not None:
+                self._transport.abort()
+        elif self._task is None:
+            if self._coming and late > REQUEST_SECONDS:
+                self._refuse(408, "the request did not come in time")
+            elif late > IDLE_SECONDS:
+                self.close()
+
+
+def _path(target: bytes) -> str:
+    """The decoded path of a request's target, without its query."""
+    if not target.startswith(b"/"):
+        with contextlib.suppress(httptools.HttpParserInvalidURLError):
+            target = httptools.parse_url(target).path or target
+    path = target.partition(b"?")[0]
+    return unquote(path.decode("latin-1"), "utf-8", "replace") if b"%" in path else path.decode("latin-1")
