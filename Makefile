@@ -16,8 +16,8 @@ help: ## list the targets
 demo: .venv/.all ## run the whole loop on 336 776 real flights
 	$(BIN)/interlock demo
 
-test: .venv/.dev ## run every test but the long ones
-	$(BIN)/pytest
+test: .venv/.dev ## run every test but the long ones, on all cores
+	$(BIN)/pytest -n auto --dist loadfile
 
 test-base: .venv-base/.base-test ## run the tests of the online wing (tests/base.txt) with the base install alone
 	.venv-base/bin/pytest --hypothesis-profile=quick @tests/base.txt

@@ -331,11 +331,15 @@ def trail(path: Path) -> list[object]:
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+    """A port that nobody uses now, nor will another of the processes that run tests: each has its own remainder."""
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port: int = one.getsockname()[1]
+            if port % count == mine:
+                return port
 
 
 def until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "condition") -> Any:
