@@ -133,6 +133,7 @@ ODD = {
     "a bare line feed": (b"GET / HTTP/1.1\nhost: x\n\n", 400, True),
     "a line of a header before": (b"GET / HTTP/1.1\r\nhost: x\r\n more\r\n\r\n", 400, True),
     "many headers": (b"GET / HTTP/1.1\r\n" + b"".join(b"h%d: x\r\n" % i for i in range(200)) + b"\r\n", 431, True),
+    "one header often": (b"GET / HTTP/1.1\r\n" + b"h: x\r\n" * 20_000 + b"\r\n", 431, True),
     "a long header": (b"GET / HTTP/1.1\r\nh: " + b"x" * 300_000, 431, True),
     "too large": (LENGTH + b"%d\r\n\r\nabc" % (http.BODY_LIMIT + 1), 413, True),
     "fails": (b"GET /fail HTTP/1.1\r\nhost: x\r\n\r\n", 500, True),
@@ -148,6 +149,14 @@ async def test_what_is_unusual_or_wrong_has_its_status(kind: str, echo: Echo) ->
     assert status == 200 or body.startswith((b'{"error":', b'"too large"'))
     if kind == "wishes HTTP/2":
         assert body == b'"POST / 3"'
+
+
+async def test_a_wish_for_another_protocol_is_heard_once(echo: Echo) -> None:
+    reader, writer = await echo.open()
+    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n" * 3000)
+    assert (await answer(reader))[0] == 200
+    assert await reader.read() == b""
+    writer.close()
 
 
 async def test_a_client_that_asks_first_is_told_to_go_on(echo: Echo) -> None:

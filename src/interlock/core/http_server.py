@@ -119,6 +119,9 @@ class Connection(asyncio.Protocol):
         self._coming = False
         """Whether a request has begun to come and is not whole."""
         self._head_bytes = 0
+        self._headers_whole = False
+        self._stayed = False
+        """Whether it wished for another protocol, and was told no."""
         self._last = False
         """Whether the answer to what is under way is the last one."""
         self._ended = False
@@ -131,6 +134,7 @@ class Connection(asyncio.Protocol):
     def _clear(self) -> None:
         self._url = b""
         self._headers: dict[str, str] = {}
+        self._count = 0
         self._body: list[bytes] = []
         self._size = 0
         self._given = False
@@ -175,7 +179,9 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if not self._last:
+            if self._stayed:  # a client that has been answered in HTTP/1.1 does not wish again
+                self._refuse(400, "this server speaks HTTP/1.1")
+            elif not self._last:
                 self._stay(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError as error:
@@ -191,6 +197,7 @@ class Connection(asyncio.Protocol):
 
         The parser gives no body to a request that has it.
         """
+        self._stayed = True
         close = "close" in self._headers.pop("connection", "").lower()
         wanted = [f"{name}: {value}\r\n" for name, value in self._headers.items() if name not in UPGRADE]
         head = "".join([*wanted, "connection: close\r\n" if close else "", "\r\n"])
@@ -205,14 +212,15 @@ class Connection(asyncio.Protocol):
         if not self._coming:  # behind another one in the same piece
             self._coming, self._since, self._head_bytes = True, self._loop.time(), 0
 
-    _headers_whole = False
-
     def on_url(self, url: bytes) -> None:
         """A part of its target."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
+        self._count += 1
+        if self._count > HEADER_COUNT:
+            return
         key = name.decode("latin-1").lower()
         text = value.decode("latin-1")
         if key in self._headers:
@@ -226,7 +234,7 @@ class Connection(asyncio.Protocol):
         self._elsewhere = self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
         if self._elsewhere:
             return
-        if len(headers) > HEADER_COUNT:
+        if self._count > HEADER_COUNT:
             self._refuse(431, f"more than {HEADER_COUNT} headers")
         elif self._parser.get_http_version() not in ("1.1", "1.0"):
             self._refuse(505, "this server speaks HTTP/1.1")
