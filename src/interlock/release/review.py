@@ -123,8 +123,8 @@ def decide(
         require_role(trust, actor, "override" if approves and terms and terms.override else decision)
         key = prove(actor, trust, keys)
         judged = _evaluation(database, version, must=approves)
-        terms = _checked(terms or Terms(), database, version, trust, now) if approves else Terms()
-        terms = _reviewed(terms, project, database, version, trust) if approves else terms
+        terms = _reviewed(terms or Terms(), project, database, version, trust) if approves else Terms()
+        terms = _checked(terms, database, version, trust, now) if approves else terms
     except Refused as error:
         audit.refused(database, actor, decision, version.name, error.code, error.message)
         raise
@@ -215,7 +215,7 @@ def _reviewed(terms: Terms, project: Project, database: Database, version: Versi
     """The terms with the items of the checklist in full.
 
     Raises:
-        Refused: some are missing, newer evidence lies here, or an earlier override was not reviewed.
+        Refused: some are missing, evidence that is named has been replaced, or an earlier override was not reviewed.
     """
     done = reviews.ticked(project.settings().review.checklist, terms.checklist)
     if old := reviews.replaced(reviews.heads(database, version.package_digest), terms.diff, terms.loadtest):
