@@ -17,7 +17,7 @@ from interlock.release import audit
 
 E = "flight-delay"
 READS = """
-audit list; audit verify; audit export FILE; as-of NOW; backup TAR; gc --dry-run; upgrade; doctor; data list; data head t
+reviews; audit list; audit verify; audit export FILE; as-of NOW; backup TAR; gc --dry-run; upgrade; doctor; data list; data head t
 jobs list; jobs show RUN; jobs logs RUN; schedules list; keys list; users list; versions list
 versions diff flight-delay:1 flight-delay:2; params flight-delay; rules flight-delay; tokens list; alerts; monitors flight-delay
 """
@@ -69,6 +69,8 @@ def test_every_change_has_its_entry_and_looking_has_none(gate: Gate, typed: Any,
         "users add rita --role reviewer --as ann": "trust rita by ann",
         f"approve {E}:1 --as rob --reason fine": f"approve {E}:1 by rob",
         f"approve {E}:2 --as rita --reason fine": f"approve {E}:2 by rita",
+        f"comment {E}:3 --as ann --text hm": f"comment {E}:3 by ann",
+        f"request-changes {E}:3 --as rob --reason bad": f"request_changes {E}:3 by rob",
         f"reject {E}:3 --as rob --reason bad": f"reject {E}:3 by rob",
         f"deploy {E}:1 --to {E} --as champion --as olga --no-wait": f"deploy {E} by olga",
         f"deploy {E}:2 --to {E} --as challenger --weight 10% --as olga --no-wait": f"deploy {E} by olga",

@@ -198,6 +198,7 @@ def actions(gate: Gate, name: str, seed: int, rule: str) -> dict[str, Callable[[
     return {
         "approve": lambda: gate.say(name, reviewer),
         "reject": lambda: gate.say(name, reviewer, "reject"),
+        "request changes": lambda: gate.say(name, reviewer, "request_changes"),
         "deploy": lambda: out.deploy(name, E, "champion"),
         "challenge": lambda: out.deploy(name, E, "challenger", buckets=1000),
         "shadow": lambda: out.deploy(name, E, "shadow"),
@@ -215,6 +216,7 @@ ACTIONS = st.sampled_from(
     [
         "approve",
         "reject",
+        "request changes",
         "deploy",
         "challenge",
         "shadow",

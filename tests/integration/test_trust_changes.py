@@ -325,6 +325,7 @@ def test_every_role_may_do_what_the_table_says_and_nothing_else(gate: Gate, role
         "tokens": lambda: Tokens(gate.project, "zoe", gate.people).create("shop", (), ("predict",), None),
         "decide experiments": lambda: require_role(trust_of(gate.project), "zoe", "decide experiments"),
         "trust": lambda: add_user(gate.project, gate.people, "zoe", "ann", ("author",)),
+        "request_changes": lambda: gate.say(other, by="zoe", decision="request_changes"),
         "reject": lambda: gate.say(other, by="zoe", decision="reject"),
         "revoke": lambda: decided("revoke"),
     }

@@ -30,7 +30,7 @@ people, packages = st.sampled_from(["rob", "rhea", "rob2"]), st.sampled_from([0,
 steps = st.one_of(
     st.tuples(st.just("approve"), people, packages, st.sampled_from([None, 5, 40])),
     st.tuples(st.just("approve"), people, packages, st.none()),
-    st.tuples(st.sampled_from(["reject", "revoke"]), people, packages),
+    st.tuples(st.sampled_from(["reject", "revoke", "request_changes"]), people, packages),
     st.tuples(st.sampled_from(["revoke key", "revoke from now", "rotate"]), people),
     st.tuples(st.just("deploy"), packages),
     st.tuples(st.just("deploy"), packages),
@@ -91,7 +91,7 @@ class World:
             case ("approve", by, number, hours):
                 end = now + hours * HOUR if hours else None
                 self.decide("approve", by, number, end)
-            case ("reject" | "revoke" as what, by, number):
+            case ("reject" | "revoke" | "request_changes" as what, by, number):
                 self.decide(what, by, number, None)
             case ("deploy", number):
                 parameters = Parameters(on_expiry=self.on_expiry)  # type: ignore[arg-type] # one of the two

@@ -21,6 +21,7 @@ from interlock.registry.approvals import read_decisions, require_approval
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import RouteStore
 from interlock.registry.versions import Versions
+from interlock.release.reviews import sentence
 from interlock.release.users import trust_of
 from interlock.store.database import Database
 from interlock.warehouse.ducklake import open_warehouse
@@ -191,6 +192,7 @@ def _release(project: Project, row: dict[str, Any]) -> dict[str, Any]:
         "label": None,
         "lineage": None,
         "approval": None,
+        "review": [],
     }
     if not row["package_digest"]:
         return found
@@ -199,15 +201,10 @@ def _release(project: Project, row: dict[str, Any]) -> dict[str, Any]:
     version = Versions(Database(project.database), packages).of_package(digest)
     decisions = read_decisions(project.approvals, digest, trust)
     then = parse_time(route.time)
+    decisions = [one for one in decisions if parse_time(one.predicate.time) <= then]
+    found["review"] = [sentence(one.predicate) for one in decisions]
     try:
-        told = require_approval(
-            [one for one in decisions if parse_time(one.predicate.time) <= then],
-            digest,
-            manifest.author.name,
-            "serve",
-            trust,
-            then,
-        )
+        told = require_approval(decisions, digest, manifest.author.name, "serve", trust, then)
         found["approval"] = msgspec.to_builtins(told.predicate)
     except NotApproved as error:  # at rest nothing is served without; said as it is
         found["approval"] = {"refused": error.message}
@@ -247,6 +244,7 @@ def _text(told: dict[str, Any]) -> list[Part]:
             f"            {' '.join(lineage['sql'].split())}",
             f"source      commit {lineage['git_commit'] or 'none'}, recipe {lineage['recipe_digest']}",
             _approved(approval),
+            *(f"review      {line}" for line in told["review"]),
         ]
     return parts
 

@@ -1,8 +1,9 @@
-"""`interlock review`, `approve`, `reject`: a person sees the evidence and gives their word."""
+"""`interlock review`, `approve`, `request-changes`, `reject`: a person sees the evidence and gives their word."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,16 +11,16 @@ import msgspec
 from cyclopts import Parameter
 
 from interlock.cli.evidence import diff_line, evidence, loadtest_line, skew_line
-from interlock.cli.identity import As, acting
-from interlock.cli.output import Columns, Part, Reply
+from interlock.cli.identity import As, acting, somebody
+from interlock.cli.output import Part, Reply
+from interlock.cli.reviews import decided, in_order, told
 from interlock.cli.session import Flags, Session
-from interlock.cli.versions import origin_lines, serving, version_row
+from interlock.cli.versions import origin_lines, serving, standing, version_row
 from interlock.core.clock import SystemClock, parse_span, parse_time
 from interlock.core.errors import NotApproved, Usage
 from interlock.core.files import write_atomic
 from interlock.core.policy import Risk
 from interlock.core.project import Project
-from interlock.core.trust import TrustRoot
 from interlock.evaluation import card as model_card
 from interlock.evaluation import report_views
 from interlock.evaluation.report import decode
@@ -29,16 +30,22 @@ from interlock.model.package import verify
 from interlock.registry import evaluations
 from interlock.registry import evidence as documents
 from interlock.registry.admission import admitted
-from interlock.registry.approvals import Said, Scope, read_decisions
+from interlock.registry.approvals import TAKEN, Said, Scope, read_decisions
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import CHAMPION, RouteStore
 from interlock.registry.versions import Version, Versions
+from interlock.release import reviews
 from interlock.release.keys import Keys
 from interlock.release.review import Terms, decide
 from interlock.release.users import trust_of
+from interlock.release.waiting import may_sign
 from interlock.store.database import Database
 
 Why = Annotated[str, Parameter(name="--reason", help="Goes into the signed decision.")]
+Seen = Annotated[str, Parameter(help="The state that `interlock review` showed; refused when it is another by now.")]
+Checked = Annotated[
+    list[str], Parameter(negative=(), help="An item of the checklist that you looked at: its number, or how it begins.")
+]
 
 
 def review(version: str, /, *, session: Session, html: Path | None = None, card: Path | None = None) -> Reply:
@@ -55,10 +62,16 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
     one = versions.named(version)
     package = verify(versions.packages.find(one.package_digest), one.package_digest)
     decisions = read_decisions(project.approvals, one.package_digest, trust)
-    row = version_row(one, decisions)
+    seen = reviews.look(database, one, decisions, trust)  # before the rest: what comes meanwhile is a conflict later
+    with database.write() as connection:
+        reviews.keep(connection, seen, somebody(None))
+    found, checklist = reviews.heads(database, one.package_digest), project.settings().review.checklist
+    row, now = version_row(one, decisions) | standing(one, decisions, found, trust), SystemClock().now()
+    may = may_sign(one, decisions, found, trust, now) or may_sign(one, (), (), trust, now)
     stored = evaluations.latest(database, one.package_digest)
     report = decode(stored.report)
-    said = [msgspec.to_builtins(decision.predicate) for decision in decisions]
+    said = decided(decisions, found)
+    notes = msgspec.to_builtins(reviews.comments(database, one.package_digest))
     source = package.files[FILE].decode()
     diff = documents.latest(database, "diff", one.package_digest)
     loadtest = documents.latest(database, "loadtest", one.package_digest)
@@ -66,6 +79,7 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
     text: list[Part] = [
         f"{one.name}  {one.label}  by {one.author}, {one.created_at}",
         f"package {one.package_digest}",
+        f"state: {row['state']} {row['why']}".rstrip(),
         *origin_lines(package.manifest.lineage.origin),
         "",
         *evidence(report),
@@ -80,10 +94,14 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
     if code:
         text += ["", "the model is code of the project's own (runs in the model server):"]
         text += [f"    {line}" for line in code.splitlines()]
-    if said:
-        text += ["", Columns(said, ("time", "decision", "scope", "approver", "self_approved", "reason"))]
+    if checklist:
+        text += ["", "checklist (approve takes --checked N for each):"]
+        text += [f"    {number} {item}" for number, item in enumerate(checklist, 1)]
+    text += ["", *told(said, notes), f"seen: {seen.short}"]
     sources = {"Feature function": source, **({"Code of the model": code} if code else {})}
-    dossier = Dossier(report, stored.digest, one.label, package.manifest, package.digest, sources, said)
+    dossier = Dossier(
+        report, stored.digest, one.label, package.manifest, package.digest, sources, in_order(said, notes)
+    )
     for path, view in ((html, report_views.html), (card, model_card.card)):
         if path:
             write_atomic(path.absolute(), view(dossier).encode())
@@ -97,12 +115,15 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
             "skew": skew.digest if skew else None,
             "report": msgspec.to_builtins(report),
             "decisions": said,
+            "notes": notes,
+            "seen": seen.short,
+            "checklist": checklist,
             "features": source,
             "code": code,
             "wrote": [str(path) for path in (html, card) if path],
         },
         text,
-        _decide_lines(one, trust),
+        _decide_lines(one, may, seen.short),
     )
 
 
@@ -117,6 +138,8 @@ def approve(
     diff: str | None = None,
     risk: Risk | None = None,
     override: str | None = None,
+    checked: Checked = [],  # noqa: B006 - nobody changes it
+    seen: Seen = "",
     as_: As = None,
 ) -> Reply:
     """Sign that a version may be served.
@@ -134,18 +157,29 @@ def approve(
         end = SystemClock().now() + span if span else parse_time(expires) if expires else None
     except ValueError:
         raise Usage(f"--expires {expires}: no span and no time with an offset", next="as in: --expires 30d") from None
-    terms = Terms(expires=end, diff=diff, risk=risk, override=override)
-    return _decided(session, version, "approve", reason, scope, as_, terms)
+    terms = Terms(expires=end, diff=diff, risk=risk, override=override, checklist=tuple(checked))
+    return _decided(session, version, "approve", reason, scope, as_, terms, seen)
 
 
-def reject(version: str, /, *, session: Session, reason: Why, scope: Scope = "serve", as_: As = None) -> Reply:
+def request_changes(version: str, /, *, session: Session, reason: Why, seen: Seen = "", as_: As = None) -> Reply:
+    """Sign what has to change before a version can be approved; approvals before it count no more.
+
+    Args:
+        version: MODEL:V
+    """
+    return _decided(session, version, "request_changes", reason, "serve", as_, seen=seen)
+
+
+def reject(
+    version: str, /, *, session: Session, reason: Why, scope: Scope = "serve", seen: Seen = "", as_: As = None
+) -> Reply:
     """Sign that a version may not be served; takes an approval back.
 
     Args:
         version: MODEL:V
         scope: Written down; a rejection holds for every scope.
     """
-    return _decided(session, version, "reject", reason, scope, as_)
+    return _decided(session, version, "reject", reason, scope, as_, seen=seen)
 
 
 def revoke(version: str, /, *, session: Session, reason: Why, as_: As = None) -> Reply:
@@ -158,13 +192,15 @@ def revoke(version: str, /, *, session: Session, reason: Why, as_: As = None) ->
 
 
 def _decided(
-    session: Flags, name: str, decision: Said, reason: str, scope: Scope, as_: str | None, terms: Terms | None = None
-) -> Reply:
+    session: Flags, name: str, decision: Said, reason: str, scope: Scope, as_: str | None, terms: Terms | None = None,
+    seen: str = "",
+) -> Reply:  # fmt: skip
     project, actor = session.project, acting(as_)
-    said = decide(project, Database(project.database), actor, Keys.find(), name, decision, reason, scope, terms=terms)
+    database, keys = Database(project.database), Keys.find()
+    said = decide(project, database, actor, keys, name, decision, reason, scope, terms=terms, seen=seen)
     version, predicate = said.version, said.predicate
     mark = " (self-approved: author and reviewer are one person)" if predicate.self_approved else ""
-    word = {"approve": "approved", "reject": "rejected", "revoke": "revoked"}[decision]
+    word = "approved" if decision == "approve" else TAKEN[decision]
     document = {
         **msgspec.to_builtins(version), "label": version.label, "decision": decision, "scope": scope,
         "signed_by": actor, "self_approved": predicate.self_approved, "evaluation": predicate.evaluation,
@@ -228,12 +264,10 @@ def _after(project: Project, version: Version, decision: str, scope: Scope, live
     return f"interlock deploy {version.name} --to {version.model} --as {arm} --as {who}"
 
 
-def _decide_lines(version: Version, trust: TrustRoot) -> str:
+def _decide_lines(version: Version, may: Sequence[str], seen: str) -> str:
     """The exact lines to type, in the name of somebody who may."""
-    owners = {key.name: key.owner for key in trust.keys}
-    own = owners.get(version.author, version.author)
-    may = [key.name for key in trust.keys if "reviewer" in key.roles and (trust.mode == "solo" or key.owner != own)]
     if not may:
         return "interlock keys generate rita\ninterlock users add rita --role reviewer"
     why = shlex.quote("the reason")
-    return "\n".join(f"interlock {word} {version.name} --as {may[0]} --reason {why}" for word in ("approve", "reject"))
+    said = f"{version.name} --as {may[0]} --seen {seen} --reason {why}"
+    return "\n".join(f"interlock {word} {said}" for word in ("approve", "reject"))

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from interlock.cli.output import Columns, Reply, cell, items
+from interlock.cli.reviews import decided, told
 from interlock.cli.session import Session
+from interlock.core.clock import SystemClock
 from interlock.core.project import Project
 from interlock.core.trust import TrustRoot
 from interlock.evaluation.report import decode
@@ -17,6 +19,7 @@ from interlock.registry.approvals import Approval, read_decisions
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import Arm, RouteStore, Shadow
 from interlock.registry.versions import Version, Versions
+from interlock.release import reviews, waiting
 from interlock.release.users import trust_of
 from interlock.store.database import Database
 
@@ -29,13 +32,17 @@ def list_versions(model: str = "", /, *, session: Session) -> Reply:
     """
     project = session.project
     trust, found = trust_of(project), versions_of(project).all(model)
-    rows = [version_row(one, read_decisions(project.approvals, one.package_digest, trust)) for one in found]
+    rows, database = list[dict[str, Any]](), Database(project.database)
+    for one in found:
+        decisions = read_decisions(project.approvals, one.package_digest, trust)
+        evidence = reviews.heads(database, one.package_digest)
+        rows.append(version_row(one, decisions) | standing(one, decisions, evidence, trust))
     arms = serving(project, trust)
     for row in rows:
         row["arms"] = arms.get(row["package_digest"], [])
-    new = next((row["name"] for row in reversed(rows) if row["decision"] is None), "")
+    new = next((row["name"] for row in reversed(rows) if row["state"] == "to review"), "")
     step = f"interlock review {new}" if new else ""
-    columns = ("name", "label", "author", "created_at", "decision", "signed_by", "arms")
+    columns = ("name", "label", "author", "created_at", "state", "decision", "signed_by", "arms")
     return items(rows, columns, empty="no versions yet", next=step or ("" if rows else "interlock train --wait"))
 
 
@@ -50,7 +57,12 @@ def show(version: str, /, *, session: Session) -> Reply:
     one = versions.named(version)
     manifest = versions.manifest(one)
     decisions = read_decisions(project.approvals, one.package_digest, trust)
-    row = version_row(one, decisions) | {"arms": serving(project, trust).get(one.package_digest, [])}
+    found = reviews.heads(Database(project.database), one.package_digest)
+    row = (
+        version_row(one, decisions)
+        | standing(one, decisions, found, trust)
+        | {"arms": serving(project, trust).get(one.package_digest, [])}
+    )
     lineage = manifest.lineage
     proof = decode(evaluations.latest(Database(project.database), one.package_digest).report).proof
     start = proof.start_seconds if proof else None
@@ -65,12 +77,11 @@ def show(version: str, /, *, session: Session) -> Reply:
         "git commit": lineage.git_commit,
     }
     inputs = [{"input": spec.name, "type": spec.type, "nullable": spec.nullable} for spec in manifest.signature.inputs]
-    said = [msgspec.to_builtins(decision.predicate) for decision in decisions]
+    said = decided(decisions, found)
     text = [*(f"{name:<16}{cell(value)}" for name, value in about.items()), *origin_lines(lineage.origin)]
-    spoken = [Columns(said, ("time", "decision", "scope", "approver", "self_approved", "reason"))] if said else []
     return Reply(
         {**row, "manifest": msgspec.to_builtins(manifest), "decisions": said, "start_seconds": start},
-        (*text, "", Columns(inputs, ("input", "type", "nullable")), "", *spoken),
+        (*text, "", Columns(inputs, ("input", "type", "nullable")), "", *told(said)),
         f"interlock review {version}",
     )
 
@@ -116,6 +127,14 @@ def serving(project: Project, trust: TrustRoot) -> dict[str, list[str]]:
         for one in served:
             found.setdefault(one.package_digest, []).append(f"{endpoint}/{one.name}")
     return found
+
+
+def standing(
+    version: Version, decisions: list[Approval], found: list[reviews.Head], trust: TrustRoot
+) -> dict[str, Any]:
+    """What became of a version at the gate, and why; `found`: the evidence about it."""
+    state, why = waiting.standing(version, decisions, found, trust, SystemClock().now())
+    return {"state": state, "why": why}
 
 
 def version_row(version: Version, decisions: list[Approval]) -> dict[str, Any]:

@@ -5,18 +5,49 @@ from __future__ import annotations
 import smtplib
 import ssl
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from email.message import EmailMessage
 from email.utils import formatdate
+from logging import Logger
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
-from interlock.core.errors import Misconfigured
+from interlock.core.errors import InterlockError, Misconfigured
 from interlock.core.settings import MailSettings
 
 TIMEOUT = 5.0
 """Seconds that the other side gets for each of its answers."""
+T = TypeVar("T")
+C = TypeVar("C", bound=str)
+
+
+def deliver(
+    untold: Iterable[tuple[T, Sequence[C]]],
+    send: Callable[[C, T], None],
+    told: Callable[[T, list[C]], None],
+    what: Callable[[T], str],
+    log: Logger,
+) -> bool:
+    """Send each piece of news to the channels that have not taken it; whether all did. `told` gets those that have not.
+
+    A channel's first failure ends its round, so that a dead one costs one time-out.
+    """
+    dead: set[C] = set()
+    for news, channels in untold:
+        left: list[C] = []
+        for channel in channels:
+            try:
+                if channel not in dead:
+                    send(channel, news)
+                    continue
+            except (OSError, InterlockError) as error:  # OSError: refused, timed out, no success; SMTPException is one
+                log.warning("the %s did not take news %s, it is tried again: %s", channel, what(news), error)
+                dead.add(channel)
+            left.append(channel)
+        told(news, left)
+    return not dead
 
 
 def post(url: str, body: object, setting: str) -> None:

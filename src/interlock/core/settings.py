@@ -199,6 +199,17 @@ class JobsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Addresses that get a mail of a failed run, through `[mail] server`."""
 
 
+class ReviewSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an approval has to tick off, and who hears of what waits for a review."""
+
+    checklist: tuple[str, ...] = ()
+    """An approval names all of them; empty = there is none."""
+    webhook: str = ""
+    """News of reviews are posted there as JSON; empty = nowhere."""
+    mail: tuple[str, ...] = ()
+    """Addresses that get a mail of them, through `[mail] server`."""
+
+
 class MailSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How mail leaves."""
 
@@ -239,6 +250,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     serve: ServeSettings = ServeSettings()
     jobs: JobsSettings = JobsSettings()
     mail: MailSettings = MailSettings()
+    review: ReviewSettings = ReviewSettings()
 
     def input(self, name: str) -> InputSettings:
         """The raw input's settings, the short form `name = "float"` spelled out."""
@@ -275,7 +287,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
         raise Misconfigured(f"interlock.toml: {error}", next="see docs/reference/settings.md") from error
 
 
-_SECTIONS = ("split", "validation", "endpoint", "experiment", "serve", "jobs", "mail", "trust", "parameters")
+_SECTIONS = ("split", "validation", "endpoint", "experiment", "serve", "jobs", "mail", "review", "trust", "parameters")
 
 
 def _overrides(environment: Mapping[str, str]) -> list[tuple[list[str], str]]:

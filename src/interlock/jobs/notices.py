@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from interlock.core.errors import InterlockError
-from interlock.core.notify import mail, post
+from interlock.core.notify import deliver, mail, post
 from interlock.core.settings import Settings
 from interlock.jobs.records import Channel, Run, Runs
 
@@ -16,24 +16,9 @@ log = logging.getLogger("interlock.jobs")
 
 
 def tell(runs: Runs, settings: Settings) -> bool:
-    """Tell what is untold; whether everything was taken. A channel that is not set up counts as told.
-
-    A channel's first failure ends its round, so that a dead one costs one time-out.
-    """
-    dead: set[Channel] = set()
-    for run, channels in runs.untold():
-        left: list[Channel] = []
-        for channel in channels:
-            try:
-                if channel not in dead:
-                    _tell(channel, run, settings)
-                    continue
-            except (OSError, InterlockError) as error:  # OSError: refused, timed out, no success; SMTPException is one
-                log.warning("the %s did not take that run %s failed, it is tried again: %s", channel, run.id, error)
-                dead.add(channel)
-            left.append(channel)
-        runs.told(run, left)
-    return not dead
+    """Tell what is untold; whether everything was taken. A channel that is not set up counts as told."""
+    send = partial(_tell, settings)
+    return deliver(runs.untold(), send, runs.told, lambda run: f"that run {run.id} failed", log)
 
 
 def document(run: Run, settings: Settings) -> dict[str, Any]:
@@ -51,7 +36,7 @@ def document(run: Run, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _tell(channel: Channel, run: Run, settings: Settings) -> None:
+def _tell(settings: Settings, channel: Channel, run: Run) -> None:
     body = document(run, settings)
     if channel == "webhook" and settings.jobs.webhook:
         post(settings.jobs.webhook, body, "[jobs] webhook")

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +26,6 @@ from interlock.core.lifeline import Child
 from interlock.core.project import Project
 from interlock.core.settings import Settings
 from interlock.jobs.cleaning import clean
-from interlock.jobs.notices import tell
 from interlock.jobs.port import JobEngine
 from interlock.jobs.records import Runs
 from interlock.jobs.runner import Runner
@@ -80,7 +79,7 @@ def start_worker(project: Project, environment: Mapping[str, str]) -> Child:
 
 @dataclass(frozen=True)
 class Worker:
-    """One worker. `executor` is the id whose lock it holds."""
+    """One worker. `executor` is the id whose lock it holds. `tellers` send news; each says whether all of it was taken."""
 
     project: Project
     executor: str
@@ -90,6 +89,7 @@ class Worker:
     schedules: Schedules
     clock: Clock
     settings: Settings
+    tellers: Sequence[Callable[[], bool]]
 
     def start(self) -> None:
         """Begin to carry runs."""
@@ -120,13 +120,14 @@ class Worker:
             chores.join(LEAVE_SECONDS)
 
     def _chores(self, over: Event) -> None:
-        """Tell of failed runs, remove old files: of all workers one at a time."""
+        """Tell the news, remove old files: of all workers one at a time."""
         next_clean = 0.0
         while True:
             last, pause = over.is_set(), TELL_SECONDS
             try:
                 with contextlib.suppress(Conflict), locked(self.project.locks / "chores.lock", timeout=0):
-                    pause = TELL_SECONDS if tell(self.runs, self.settings) else TELL_AGAIN_SECONDS
+                    told = [tell() for tell in self.tellers]
+                    pause = TELL_SECONDS if all(told) else TELL_AGAIN_SECONDS
                     if time.monotonic() >= next_clean:
                         clean(self.project, self.runs, self.clock.now(), timedelta(days=self.settings.jobs.keep_days))
                         next_clean = time.monotonic() + CLEAN_SECONDS

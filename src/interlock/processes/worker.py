@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,11 +21,13 @@ from interlock.core.clock import SystemClock
 from interlock.core.errors import InterlockError
 from interlock.core.lifeline import tie_to_parent
 from interlock.core.project import Project
+from interlock.jobs import notices
 from interlock.jobs.port import StepSpec
 from interlock.jobs.records import Runs
 from interlock.jobs.runner import Runner
 from interlock.jobs.schedules import Schedules
 from interlock.jobs.worker import Worker, executor_id
+from interlock.release import news
 from interlock.store.database import Database
 
 STEP = (sys.executable, "-m", "interlock.processes.step")
@@ -74,7 +77,8 @@ def _serve(
     runner = Runner(project, runs, steps, command, dict(os.environ))
     engine = DbosEngine(project.state / "jobs.db", executor)
     schedules = Schedules(database, waiting=settings.jobs.waiting)
-    worker = Worker(project, executor, engine, runner, runs, schedules, SystemClock(), settings)
+    tellers = (partial(notices.tell, runs, settings), partial(news.tell, project, database, settings))
+    worker = Worker(project, executor, engine, runner, runs, schedules, SystemClock(), settings, tellers)
     worker.start()
     sys.stdout.write(f"ready: {executor}\n")
     sys.stdout.flush()

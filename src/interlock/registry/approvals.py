@@ -1,7 +1,8 @@
 """Approvals: in-toto statements in DSSE envelopes, and the one rule that says whether a package may be served.
 
-A `reject` or a `revoke` takes back every approval before it. After it the latest approval of each person counts, and as many
-people as the policy asks for the class of the change must have approved the same evidence. `serve` includes `shadow`.
+A `reject`, a `revoke` or a `request_changes` takes back every approval before it. After it the latest approval of each person
+counts, and as many people as the policy asks for the class of the change must have approved the same evidence. `serve` includes
+`shadow`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ APPROVAL_TYPE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:interlock:approval:v1"
 Scope = Literal["shadow", "serve"]
-Said = Literal["approve", "reject", "revoke"]
+Said = Literal["approve", "reject", "revoke", "request_changes"]
+Back = Literal["rejected", "revoked", "sent back for changes"]
+TAKEN: dict[str, Back] = {"reject": "rejected", "revoke": "revoked", "request_changes": "sent back for changes"}
 SKEW = timedelta(minutes=5)
 """So far the clocks of who signs and who reads may differ: what is signed for later does not count yet."""
 
@@ -88,6 +91,8 @@ class Approval(msgspec.Struct, frozen=True):
     owner: str = ""
     """The person whose key it is."""
     roles: tuple[Role, ...] = ()
+    id: str = ""
+    """Name of its file."""
 
 
 def statement(model: str, package_digest: str, predicate: Predicate) -> Statement:
@@ -189,8 +194,7 @@ def require_quorum(
         if said.decision != "approve":
             if latest:
                 break
-            word = "rejected" if said.decision == "reject" else "revoked"
-            raise NotApproved(f"package {package_digest} was {word} by {one.signer}: {said.reason}")
+            raise NotApproved(f"package {package_digest} was {TAKEN[said.decision]} by {one.signer}: {said.reason}")
         if (scope == "serve" and said.scope == "shadow") or parse_time(said.time) > now + SKEW:
             continue
         if one.revoked:
@@ -255,4 +259,5 @@ def require_approval(
 def read_decisions(folder: Path, package_digest: str, trust: TrustRoot) -> list[Approval]:
     """All decisions on a package, verified; one altered file refuses the package, it is never skipped."""
     files = sorted((folder / package_hex(package_digest)).glob("*.dsse.json"))
-    return [open_approval(file.read_bytes(), trust, f"approval {file.name}") for file in files]
+    found = ((file.name, open_approval(file.read_bytes(), trust, f"approval {file.name}")) for file in files)
+    return [msgspec.structs.replace(one, id=name) for name, one in found]

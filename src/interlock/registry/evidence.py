@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from interlock.core.errors import Corrupt, NotFound
 from interlock.core.hashing import digest
@@ -15,7 +15,8 @@ from interlock.store.database import Database
 from interlock.store.tables import evidence
 
 T = TypeVar("T")
-Kind = Literal["diff", "loadtest", "skew", "standard"]
+Kind = Literal["diff", "loadtest", "skew", "standard", "seen"]
+"""`seen`: what lay before a reviewer, `release.reviews.Seen`."""
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -65,12 +66,16 @@ def read(database: Database, document_digest: str) -> Evidence:
 def latest(database: Database, kind: Kind, package_digest: str, against_digest: str | None = None) -> Evidence | None:
     """The newest document of a kind about a package (`against_digest`: beside that other one); None = there is none.
 
+    Beside itself, which is about parameters, only where that is asked for.
+
     Raises:
         Tampered: the database holds other bytes under its digest.
     """
     query = select(evidence).where(evidence.c.kind == kind, evidence.c.package_digest == package_digest)
-    if against_digest is not None:
-        query = query.where(evidence.c.against_digest == against_digest)
+    other = evidence.c.against_digest
+    query = query.where(
+        other == against_digest if against_digest is not None else or_(other.is_(None), other != package_digest)
+    )
     return documents.newest(database, query, Evidence, "document")
 
 

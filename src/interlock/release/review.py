@@ -27,7 +27,7 @@ from interlock.registry.approvals import (
 )
 from interlock.registry.packages import PackageStore
 from interlock.registry.versions import Version, Versions
-from interlock.release import audit, mlflow
+from interlock.release import audit, mlflow, reviews, waiting
 from interlock.release.keys import Keys, prove
 from interlock.release.roles import require_role
 from interlock.release.users import trust_of
@@ -96,14 +96,18 @@ def decide(
     scope: Scope = "serve",
     clock: Clock | None = None,
     terms: Terms | None = None,
+    seen: str = "",
 ) -> Decision:
     """Sign a decision about the version `MODEL:V` and keep it; the last approval to serve gives it its release number.
+
+    `seen`: the state that a review showed; without it what lies here as this begins. A revocation asks for neither.
 
     Raises:
         NotFound: no such version or package, or the private key does not lie here.
         Refused: not a reviewer; for an approval also: the author in a team, no evaluation, no passed round-trip proof,
             terms that the policy does not allow.
-        Conflict: a version that nobody has approved is to be revoked.
+        Conflict: what was looked at has changed, or somebody else was first; a version that nobody has approved is to be
+            revoked, or one that may be served is to be changed.
         Tampered: the package or the evidence was altered.
     """
     if not reason.strip():
@@ -112,13 +116,15 @@ def decide(
     version, approves = versions.named(name), decision == "approve"
     trust, now = trust_of(project), (clock or SystemClock()).now()
     before = read_decisions(project.approvals, version.package_digest, trust)
+    state = reviews.recall(database, version, seen) if seen else reviews.look(database, version, before, trust)
     try:
         author = verify(versions.packages.find(version.package_digest), version.package_digest).manifest.author.name
         own = approves and check_four_eyes(trust, author, actor)
         require_role(trust, actor, "override" if approves and terms and terms.override else decision)
         key = prove(actor, trust, keys)
         judged = _evaluation(database, version, must=approves)
-        terms = _checked(terms or Terms(), database, version, trust, now) if approves else Terms()
+        terms = _reviewed(terms or Terms(), project, database, version, trust) if approves else Terms()
+        terms = _checked(terms, database, version, trust, now) if approves else terms
     except Refused as error:
         audit.refused(database, actor, decision, version.name, error.code, error.message)
         raise
@@ -126,6 +132,8 @@ def decide(
         raise Conflict(
             f"nobody has approved {version.name}", next=f"interlock reject {version.name} --reason R --as NAME"
         )
+    if decision == "request_changes":
+        waiting.require_unreleased(before, version, author, trust, now)
     expires = iso(terms.expires) if terms.expires else None
     said = {name: getattr(terms, name) for name in Terms.__struct_fields__ if name != "expires"}
     predicate = Predicate(
@@ -135,6 +143,10 @@ def decide(
     new = Approval(version.package_digest, predicate, actor, False, version.model, mine.owner, mine.roles)
     missing = _missing([*before, new], version, author, scope, trust, now) if approves else ""
     with audit.transaction(database) as connection:
+        if decision != "revoke":
+            reviews.require_unchanged(project, database, version, state, terms.standard)
+        if kind := _news(decision, terms, missing):
+            reviews.note(connection, kind, actor, iso(now), reason, state)
         if approves and scope == "serve" and not missing:
             versions.set_release(connection, version.model, version.version)
         after = {"decision": decision, "scope": scope, "package": version.package_digest, "evaluation": judged}
@@ -197,6 +209,29 @@ def _checked(terms: Terms, database: Database, version: Version, trust: TrustRoo
         )
     risk = highest(terms.risk, least) if terms.diff or terms.risk else None
     return msgspec.structs.replace(terms, risk=risk, expires=expires)
+
+
+def _reviewed(terms: Terms, project: Project, database: Database, version: Version, trust: TrustRoot) -> Terms:
+    """The terms with the items of the checklist in full.
+
+    Raises:
+        Refused: some are missing, evidence that is named has been replaced, or an earlier override was not reviewed.
+    """
+    done = reviews.ticked(project.settings().review.checklist, terms.checklist)
+    if old := reviews.replaced(reviews.heads(database, version.package_digest), terms.diff, terms.loadtest):
+        raise Refused("; ".join(old), next=f"look at what is new: interlock review {version.name}")
+    if terms.override is not None:
+        waiting.require_reviewed(project, trust, version.model)
+    return msgspec.structs.replace(terms, checklist=done)
+
+
+def _news(decision: Said, terms: Terms, missing: str) -> reviews.NoteKind | None:
+    """What of a decision others are waiting for."""
+    if decision == "request_changes":
+        return "changes"
+    if terms.override is not None:
+        return "override"
+    return "signature" if missing else None
 
 
 def _evaluation(database: Database, version: Version, *, must: bool) -> str:

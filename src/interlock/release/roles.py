@@ -7,11 +7,15 @@ from typing import Literal
 from interlock.core.errors import Refused
 from interlock.core.trust import Role, TrustedKey, TrustRoot
 
-Action = Literal["train", "approve", "override", "reject", "revoke", "release", "tokens", "decide experiments", "trust"]
+Action = Literal[
+    "train", "approve", "override", "request_changes", "reject", "revoke", "release", "tokens",
+    "decide experiments", "trust",
+]  # fmt: skip
 MAY: dict[Action, tuple[Role, ...]] = {
     "train": ("author",),
     "approve": ("reviewer",),
     "override": ("reviewer", "admin"),
+    "request_changes": ("reviewer",),
     "reject": ("reviewer",),
     "revoke": ("reviewer", "admin"),
     "release": ("operator", "route"),
@@ -41,6 +45,7 @@ def require_role(trust: TrustRoot, actor: str, action: Action) -> TrustedKey:
 WORDS: dict[Action, str] = {
     "approve": "approve versions",
     "override": "override a standard",
+    "request_changes": "request changes",
     "reject": "reject versions",
     "revoke": "revoke versions",
     "release": "move traffic",

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 
 from interlock.core.errors import Corrupt, Misconfigured
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration; a test holds it against the migrations folder."""
 
 

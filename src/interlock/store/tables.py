@@ -49,6 +49,21 @@ evidence = Table(
     Column("document", Text, nullable=False),
 )
 
+review_notes = Table(
+    "review_notes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("package_digest", Text, nullable=False, index=True),
+    Column("kind", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("at", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("about", Text),
+    Column("untold", Text),
+)
+"""Comments, and news of decisions, whose truth is the signed files. `about`: the digest of what was looked at.
+`untold`: the channels that have not taken the news."""
+
 runs = Table(
     "runs",
     metadata,
