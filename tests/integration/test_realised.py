@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from tests.insight import E, Insight
+from tests.trees import package
 
-from interlock.core.clock import SystemClock
+from interlock.core.clock import SystemClock, iso
 from interlock.core.hashing import canonical
 from interlock.core.ids import uuid7_text
 from interlock.model.signature import Input, Signature
@@ -33,7 +34,7 @@ LABELS = {False: "false", True: "true"}
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     house = Insight(tmp_path_factory.mktemp("trained"))
-    found = [house.package(seed) for seed in (1, 2)]
+    found = [package(house, seed) for seed in (1, 2)]
     house.close()
     return house.project.packages, found
 
@@ -47,17 +48,17 @@ class Released(Insight):
         self.old, self.new = found
         self.rng = np.random.default_rng(7)
 
-    def bind(self, moves: dict[tuple[str, str], int], package: str, **more: Any) -> None:
+    def bind(self, moves: dict[tuple[str, str], int], found: str, **more: Any) -> None:
         """Approve a package by a diff from version 1 to version 2: rows by decision before and after."""
         sides = [
             {
-                "subject": {"model": E, "version": number, "package_digest": found},
+                "subject": {"model": E, "version": number, "package_digest": side},
                 "parameters": {"ACTIVATE": True, "THRESHOLD": 0.5, "FALLBACK": "error"},
                 "rules": [],
                 "rules_digest": "",
                 "left_out": [],
             }
-            for number, found in ((1, self.old), (2, self.new))
+            for number, side in ((1, self.old), (2, self.new))
         ]
         transitions = [
             {"before": one, "after": other, "changed": one != other, "rows": count}
@@ -74,7 +75,7 @@ class Released(Insight):
         }
         with self.database.write() as connection:
             digest = evidence.store(connection, "diff", canonical(document), self.new, self.old, "", "rob")
-        self.approve(package, diff=digest)
+        self.approve(found, diff=digest)
 
     def release(self, live: str, shadow: str, **more: Any) -> RouteDocument:
         name = (replica_name(shadow, 1, shadow=True),)
@@ -100,7 +101,7 @@ class Released(Insight):
 
     def watch(self, at: datetime) -> tuple[Realised, list[str]]:
         """A pass at that time; the comparison and the open alerts."""
-        (found,) = [one.found for one in measure(self.project, self.database, self.warehouse, E, at)]
+        (found,) = [found for found, _, _ in measure(self.project, self.database, self.warehouse, E, at)]
         watch_changes(self.project, self.database, self.warehouse, E, at)
         return found, [row.state for row in alerts.listed(self.database)]
 
@@ -156,9 +157,8 @@ def test_passes_count_new_rows_only_and_add_up(house: Released) -> None:
     assert len(late) == 100
     assert found.pairs == 200 == sum(counts["all"][1] for counts in hours.values())
     assert found.parts[0].realised.share * 200 == pytest.approx(sum(counts["all"][2] for counts in hours.values()))
-    (measured,) = measure(house.project, house.database, house.warehouse, E, START)
-    assert measured.open == START + timedelta(hours=3)
-    assert [reading.n for reading in latest(house.database, E)] == [200]
+    (kept,) = latest(house.database, E)
+    assert (kept.n, kept.detail["open"]) == (200, iso(START + timedelta(hours=3)))  # what is older is not read again
 
 
 def test_equal_shares_do_not_hide_a_swap(house: Released) -> None:
@@ -240,8 +240,8 @@ def test_only_what_the_diff_is_about_counts(house: Released) -> None:
     house.route(same)
     other = house.release(house.new, house.old, parameters=Parameters(threshold=0.1))
     house.serve(other, 10, START, (0.05, 0.05))
-    (measured,) = measure(house.project, house.database, house.warehouse, E, START)
-    assert (measured.found.pairs, len(measured.found.notes)) == (0, 1)
+    found, _ = house.watch(START + timedelta(hours=3))
+    assert (found.pairs, len(found.notes)) == (0, 1)
 
 
 def test_before_the_release_the_candidate_may_be_the_shadow(house: Released) -> None:

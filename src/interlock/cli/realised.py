@@ -28,7 +28,7 @@ def realised(endpoint: str, /, *, session: Session) -> Reply:
     project = session.project
     with closing(open_warehouse(project.warehouse, read_only=True)) as warehouse:
         measured = measure(project, Database(project.database), warehouse, endpoint, SystemClock().now())
-        told = [(one.found, one.pairs.examples(EACH)) for one in measured]
+        told = [(found, pairs.examples(EACH)) for found, _, pairs in measured]
     if not told:
         raise NotFound(
             f"{endpoint} has no version whose approval binds a diff against another one that is asked too",

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from interlock.release.rollout import Outcome, Rollout
 
 Why = Annotated[str, Parameter(name="--reason", help="Goes into the signed document and the audit trail.")]
-KeepShadow = Annotated[bool, Parameter(negative=(), help="The champion before stays on as a shadow: realised changes.")]
+KeepShadow = Annotated[
+    bool, Parameter(negative=(), help="The champion before stays on as a shadow: see `interlock realised`.")
+]
 NoWait = Annotated[bool, Parameter(help="Do not wait until the gateways obey.")]
 
 

@@ -70,36 +70,16 @@ qualify row_number() over (partition by move order by prediction_id desc, "row")
 """
 
 
-class _Subject(msgspec.Struct, frozen=True):
-    model: str
-    version: int
-    package_digest: str
-
-
 class _Side(msgspec.Struct, frozen=True):
-    subject: _Subject
+    subject: dict[str, Any]
     parameters: dict[str, Any]
     rules: tuple[Rule, ...]
 
 
-class _Transition(msgspec.Struct, frozen=True):
-    before: str
-    after: str
-    changed: bool
-    rows: int
-
-
-class _Slice(msgspec.Struct, frozen=True):
-    column: str
-    value: str
-    n: int
-    changed: int
-
-
 class _Changes(msgspec.Struct, frozen=True):
     rows: int
-    transitions: tuple[_Transition, ...]
-    slices: tuple[_Slice, ...]
+    transitions: tuple[dict[str, Any], ...]
+    slices: tuple[dict[str, Any], ...]
 
 
 class Diff(msgspec.Struct, frozen=True):
@@ -145,11 +125,11 @@ def releases(project: Project, database: Database, endpoint: str, now: datetime)
             if digest is None:
                 continue
             diff = evidence.decode(evidence.read(database, digest), Diff)
-            sides = tuple(side.subject.package_digest for side in (diff.before, diff.after))
+            sides = tuple(side.subject["package_digest"] for side in (diff.before, diff.after))
             if (diff.endpoint, sides) != (endpoint, (before.package_digest, after.package_digest)):
                 continue
             signature = read_manifest(PackageStore(project.packages).find(sides[1]), sides[1]).signature
-            name = " → ".join(f"{side.subject.model}:{side.subject.version}" for side in (diff.before, diff.after))
+            name = " → ".join("{model}:{version}".format_map(side.subject) for side in (diff.before, diff.after))
             period = _period(routes, route, shadow, diff, trust, threshold=signature.task == "binary")
             yield Release(name, digest, diff, signature, champion, shadow, *period)
 
@@ -200,12 +180,12 @@ class Pairs:
         self._given: dict[str, Any] = {
             "first": first, "revisions": list(release.revisions), "live": release.champion.package_digest,
             "shadow": release.shadow.package_digest, "arm": release.shadow.name,
-            "after_is_live": release.champion.package_digest == diff.after.subject.package_digest,
+            "after_is_live": release.champion.package_digest == diff.after.subject["package_digest"],
         } | ({"tolerance": diff.tolerance} if numbers else {})  # fmt: skip
         slices = []
-        for i, name in enumerate(dict.fromkeys(one.column for one in diff.changes.slices)):
+        for i, name in enumerate(dict.fromkeys(one["column"] for one in diff.changes.slices)):
             if f"in_{name}" in columns:
-                values = [one.value for one in diff.changes.slices if one.column == name]
+                values = [one["value"] for one in diff.changes.slices if one["column"] == name]
                 self._given |= {f"name_{i}": name, f"values_{i}": values}
                 slices.append(SLICE.replace("_I", f"_{i}").replace("COLUMN", quoted(f"in_{name}")))
         said = output if numbers else f"{output}::varchar"

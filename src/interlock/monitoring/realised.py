@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 from sqlalchemy import select
@@ -85,20 +85,9 @@ class Realised(msgspec.Struct, frozen=True):
         )
 
 
-class Measured(NamedTuple):
-    """`hour`: the newest with rows, None: there are none. `closed`: sums of the hours before `open`, which is counted again."""
-
-    release: Release
-    found: Realised
-    hour: datetime | None
-    closed: Counts
-    open: datetime
-    pairs: Pairs
-    before: int
-    """Rows at the reading before."""
-
-
 class _Detail(msgspec.Struct):
+    """What a reading keeps for the next pass. `closed`: sums of the hours before `open`, from where on it counts again."""
+
     diff: str
     revision: int
     rows: int
@@ -108,8 +97,10 @@ class _Detail(msgspec.Struct):
 
 def measure(
     project: Project, database: Database, warehouse: Warehouse, endpoint: str, now: datetime
-) -> Iterator[Measured]:
-    """Count what is new in the log, and hold it against the diff with what was counted before; keeps nothing."""
+) -> Iterator[tuple[Realised, Reading | None, Pairs]]:
+    """Hold every release at an endpoint against its diff. The reading, where there are new rows, holds what is counted by now;
+    it is not kept yet. The pairs are those of the hours that were read.
+    """
     for release in releases(project, database, endpoint, now):
         query = select(table.c.detail).where(
             table.c.endpoint == endpoint, table.c.monitor == MONITOR, table.c.slice == release.name
@@ -122,54 +113,47 @@ def measure(
             old = _Detail(release.digest, release.revision, 0, {}, iso(since))
         pairs = Pairs(warehouse, release, parse_time(old.open))
         hours = pairs.count()
-        hour = max(hours, default=None)
-        begin = max(hour - LATE, parse_time(old.open)) if hour else parse_time(old.open)
-        closed = _sum(old.closed, *(hours[one] for one in hours if one < begin))
-        found = judge(release, _sum(closed, *(hours[one] for one in hours if one >= begin)))
-        yield Measured(release, found, hour, closed, begin, pairs, old.rows)
+        begin = max([parse_time(old.open), *(hour - LATE for hour in hours)])
+        closed = _sum(old.closed, *(counts for hour, counts in hours.items() if hour < begin))
+        found = judge(release, _sum(closed, *(counts for hour, counts in hours.items() if hour >= begin)))
+        detail = msgspec.to_builtins(_Detail(found.diff, found.revision, found.rows, closed, iso(begin)))
+        detail |= {"method": found.sentence, "worst": msgspec.to_builtins(found.worst)}
+        reading = Reading(
+            endpoint, MONITOR, found.release, iso(max(hours, default=begin)), "hour", found.worst.apart if found.pairs else None,
+            found.worst.bound, found.pairs, found.verdict, detail, release.champion.version, iso(now),
+        )  # fmt: skip
+        yield found, reading if found.rows > old.rows else None, pairs
 
 
 def watch_changes(
     project: Project, database: Database, warehouse: Warehouse, endpoint: str, now: datetime
 ) -> list[Reading]:
-    """Hold every release at an endpoint against its diff, keep a reading an hour, and move its alert when rows are new.
-
-    Its intervals hold at all looks together, so that two passes take the place of two windows.
+    """Keep the readings of a pass, one an hour, and move the alerts: the intervals hold at all looks together, so that two
+    passes with new rows take the place of two windows.
     """
-    new = []
-    for one in measure(project, database, warehouse, endpoint, now):
-        found, worst = one.found, one.found.worst
-        if one.hour is None or found.rows == one.before:
-            continue
-        detail = {
-            "method": found.sentence, "rows": found.rows, "worst": msgspec.to_builtins(worst), "diff": found.diff,
-            "revision": found.revision, "closed": one.closed, "open": iso(one.open),
-        }  # fmt: skip
-        reading = Reading(
-            endpoint, MONITOR, found.release, iso(one.hour), "hour", worst.apart if found.pairs else None, worst.bound,
-            found.pairs, found.verdict, detail, one.release.champion.version, iso(now),
-        )  # fmt: skip
-        with database.write() as connection:
+    new = [reading for _, reading, _ in measure(project, database, warehouse, endpoint, now) if reading is not None]
+    with database.write() as connection:
+        for reading in new:
             kept.keep(connection, reading)
             alerts.observe(connection, msgspec.structs.replace(reading, window_start=iso(now)), now)
-        new.append(reading)
     return new
 
 
 def judge(release: Release, counts: Counts) -> Realised:
     """Hold counts against the diff: of its rows those that a model answered on both sides, for only these get two answers."""
     changes, classes, notes = release.diff.changes, release.signature.classes, []
-    labels = {str(one).lower() if isinstance(one, bool) else str(one) for one in classes} or {
-        "value",
-        "higher",
-        "lower",
+    labels = {str(one).lower() if isinstance(one, bool) else str(one) for one in classes}
+    labels = labels or {"value", "higher", "lower"}
+    both = [one for one in changes.transitions if {one["before"], one["after"]} <= labels]
+    n = sum(one["rows"] for one in both)
+    directions = {
+        "direction:{before} → {after}".format_map(one): (n, one["rows"]) for one in both if one["changed"]
+    } | {OTHERS: (n, 0)}
+    slices = {
+        "slice:{column} = {value}".format_map(one): (one["n"], one["changed"])
+        for one in changes.slices
+        if one["n"] >= MIN_SLICE
     }
-    both = [one for one in changes.transitions if {one.before, one.after} <= labels]
-    n = sum(one.rows for one in both)
-    directions = {f"direction:{one.before} → {one.after}": (n, one.rows) for one in both if one.changed} | {
-        OTHERS: (n, 0)
-    }
-    slices = {f"slice:{one.column} = {one.value}": (one.n, one.changed) for one in changes.slices if one.n >= MIN_SLICE}
     if n < changes.rows and slices:
         slices = {}
         notes.append("rules or fixed answers decide some rows of the diff, so its slices cannot be compared")
@@ -181,13 +165,14 @@ def judge(release: Release, counts: Counts) -> Realised:
     known = sum(x for what, (_, x) in seen.items() if what in directions)
     seen |= {what: (pairs, seen.get(what, (0, 0))[1]) for what in directions} | {OTHERS: (pairs, changed - known)}
     parts = []
-    family = {"all": (n, sum(one.rows for one in both if one.changed))}
+    family = {"all": (n, sum(one["rows"] for one in both if one["changed"]))}
     for tested, alpha, least in ((family, ALPHA / 2, 0), (directions, ALPHA / 4, 0), (slices, ALPHA / 4, MIN_SLICE)):
         for what, (m, x) in tested.items():
             paired, moved = seen.get(what, (0, 0))
             first = predicted(x, m, effect, alpha / len(tested))
             now = watched(moved, paired, effect, alpha / len(tested))
-            parts.append(_part(what, first, now, small=pairs < MIN_ROWS or now.n < least))
+            if what != OTHERS or moved:
+                parts.append(_part(what, first, now, small=pairs < MIN_ROWS or now.n < least))
     off = any(part.verdict in ("more", "less") for part in parts)
     return Realised(
         release.name, release.digest, iso(release.since), release.revision, rows, pairs, effect,

@@ -227,9 +227,10 @@ def _share_out(route: RouteDocument, counts: Mapping[str, int]) -> RouteDocument
 
 
 def _with(route: RouteDocument, new: Arm) -> RouteDocument:
-    """The arm of that name replaced in its place, or added at the end."""
+    """The arm of that name replaced in its place, or added at the end; a champion is no shadow any more."""
     arms: Sequence[Arm] = [new if arm.name == new.name else arm for arm in route.arms]
-    return replace(route, arms=tuple(arms if new in arms else [*arms, new]))
+    shadows = tuple(one for one in route.shadows if new.name != CHAMPION or one.package_digest != new.package_digest)
+    return replace(route, arms=tuple(arms if new in arms else [*arms, new]), shadows=shadows)
 
 
 def _without(route: RouteDocument, name: str) -> RouteDocument:

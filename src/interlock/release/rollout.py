@@ -267,10 +267,6 @@ class Rollout:
         experiment = after.experiment
         if experiment == before.experiment and arms.phase_changed(before, after):
             after = replace(after, experiment=replace(experiment, phase=experiment.phase + 1))
-        if after.arms:  # whoever answers clients is asked already
-            champion = after.arm(CHAMPION).package_digest
-            shadows = tuple(one for one in after.shadows if one.package_digest != champion)
-            after = replace(after, shadows=shadows)
         if (
             after.standby != before.standby
             and after.standby
