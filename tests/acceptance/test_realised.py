@@ -105,7 +105,7 @@ def test_what_was_signed_is_held_against_what_comes(house: House, run: Run) -> N
                 run("monitors", E, "--run")
                 (alert,) = run("alerts")["items"]
                 assert (alert["monitor"], alert["state"]) == ("changed-decisions:hour", state)
-            assert f"interlock realised {E}" in alert["first_check"]
+                assert f"interlock realised {E}" in alert["first_check"]
 
 
 def as_signed(house: House, run: Run, digest: str, predicted: float) -> None:

@@ -82,7 +82,7 @@ class Released(Insight):
         other = Shadow(E, 2, shadow, "", name, name="shadow")
         return self.route({"champion": (live, 10_000)}, shadows=(other,), **more)
 
-    def serve(
+    def both(
         self, route: RouteDocument, count: int, at: datetime, rates: tuple[float, float], **fixed: Any
     ) -> list[Prediction]:
         """`count` requests that both answer; of those, shares that go from false to true, and from true to false."""
@@ -124,16 +124,17 @@ def part(found: Realised, what: str) -> Any:
 def test_a_release_that_does_what_was_signed_is_quiet_and_one_that_does_not_is_told(house: Released) -> None:
     house.bind(FIVE, house.new)
     route = house.release(house.new, house.old)
-    for hour in range(2):
-        house.serve(route, 400, START + timedelta(hours=hour), (0.05, 0.05))
-        found, states = house.watch(START + timedelta(hours=hour, minutes=30))
-        assert (found.verdict, states) == ("ok" if hour else "too small", [])
+    house.both(route, 400, START, (0.05, 0.05))
+    assert house.watch(START + timedelta(minutes=30))[0].verdict == "too small"
+    house.both(route, 400, START + timedelta(hours=1), (0.05, 0.05))
+    found, states = house.watch(START + timedelta(hours=1, minutes=30))
+    assert (found.verdict, states) == ("ok", [])
     assert (found.release, found.rows, found.pairs) == (NAME, 800, 800)
     assert found.design_effect == pytest.approx(1, abs=0.01)
     assert part(found, "all").predicted.share == 0.05
     assert part(found, "all").realised.low < 0.05 < part(found, "all").realised.high
     for minutes, expected in ((0, ["PENDING"]), (20, ["FIRING"])):  # the second pass, not the second hour
-        house.serve(route, 300, START + timedelta(hours=5, minutes=minutes), (0.6, 0.05))
+        house.both(route, 300, START + timedelta(hours=5, minutes=minutes), (0.6, 0.05))
         found, states = house.watch(START + timedelta(hours=5, minutes=minutes + 15))
         assert states == expected
     (alert,) = alerts.listed(house.database)
@@ -148,9 +149,9 @@ def test_passes_count_new_rows_only_and_add_up(house: Released) -> None:
     house.bind(FIVE, house.new)
     route = house.release(house.new, house.old)
     for hour in range(5):
-        house.serve(route, 30, START + timedelta(hours=hour), (0.1, 0.1))
+        house.both(route, 30, START + timedelta(hours=hour), (0.1, 0.1))
         found, _ = house.watch(START + timedelta(hours=hour, minutes=30))
-    late = house.serve(route, 50, START + timedelta(hours=3, minutes=30), (0.1, 0.1))  # within the hour that stays open
+    late = house.both(route, 50, START + timedelta(hours=3, minutes=30), (0.1, 0.1))  # within the hour that stays open
     found, _ = house.watch(START + timedelta(hours=5))
     (one,) = releases(house.project, house.database, E, START)
     hours = Pairs(house.warehouse, one, START - timedelta(hours=1)).count()
@@ -164,7 +165,7 @@ def test_passes_count_new_rows_only_and_add_up(house: Released) -> None:
 def test_equal_shares_do_not_hide_a_swap(house: Released) -> None:
     house.bind({**FIVE, ("false", "true"): 490, ("true", "false"): 10}, house.new)
     route = house.release(house.new, house.old)
-    house.serve(route, 3000, START, (0.0015, 0.163))  # 5 % again, the other way
+    house.both(route, 3000, START, (0.0015, 0.163))  # 5 % again, the other way
     found, states = house.watch(START + timedelta(hours=1))
     assert part(found, "all").verdict == "as predicted"
     assert part(found, "direction:true → false").verdict == "more"
@@ -180,9 +181,9 @@ def test_one_slice_that_differs_is_named(house: Released) -> None:
     house.bind(FIVE, house.new, slices=slices)
     route = house.release(house.new, house.old)
     carriers = [[1000.0], [10.0], [1], ["AA"], [1_370_000_000_000_000]]
-    house.serve(route, 1500, START, (0.07, 0.07), inputs=carriers)
-    house.serve(route, 500, START + timedelta(minutes=30), (0.0, 0.0), inputs=[*carriers[:3], ["B6"], carriers[4]])
-    house.serve(route, 500, START + timedelta(minutes=40), (0.05, 0.05), inputs=[*carriers[:3], ["UA"], carriers[4]])
+    house.both(route, 1500, START, (0.07, 0.07), inputs=carriers)
+    house.both(route, 500, START + timedelta(minutes=30), (0.0, 0.0), inputs=[*carriers[:3], ["B6"], carriers[4]])
+    house.both(route, 500, START + timedelta(minutes=40), (0.05, 0.05), inputs=[*carriers[:3], ["UA"], carriers[4]])
     found, _ = house.watch(START + timedelta(hours=1))
     assert part(found, "all").verdict == "as predicted"
     assert (found.verdict, found.worst.what) == ("alert", "slice:carrier = B6")
@@ -192,7 +193,7 @@ def test_one_slice_that_differs_is_named(house: Released) -> None:
 def test_dropped_shadows_make_no_pair_and_are_said(house: Released) -> None:
     house.bind(FIVE, house.new)
     route = house.release(house.new, house.old)
-    rows = house.serve(route, 600, START, (0.05, 0.05))
+    rows = house.both(route, 600, START, (0.05, 0.05))
     alone = house.ask(route, [f"U{i}" for i in range(400)], START)
     slow = {
         "role": "shadow",
@@ -211,8 +212,8 @@ def test_dropped_shadows_make_no_pair_and_are_said(house: Released) -> None:
 def test_rows_of_one_unit_count_together(house: Released) -> None:
     house.bind(FIVE, house.new)
     route = house.release(house.new, house.old)
-    house.serve(route, 1000, START, (0.05, 0.05))
-    house.serve(route, 300, START, (1.0, 1.0), unit_id="one loud client")
+    house.both(route, 1000, START, (0.05, 0.05))
+    house.both(route, 300, START, (1.0, 1.0), unit_id="one loud client")
     found, states = house.watch(START + timedelta(hours=1))
     assert found.parts[0].realised.share > 0.25
     assert found.design_effect > 100
@@ -224,22 +225,22 @@ def test_only_what_the_diff_is_about_counts(house: Released) -> None:
     house.bind(FIVE, house.new)
     route = house.release(house.new, house.old)
     same = {"champion": (house.new, 10_000)}
-    house.serve(route, 500, START, (0.05, 0.05))
+    house.both(route, 500, START, (0.05, 0.05))
     far = (Rule("far", "input.distance > 1.0", "refuse", "no"),)
     for change in ({"parameters": Parameters(threshold=0.4)}, {"rules": far}):
-        house.serve(house.route(same, shadows=route.shadows, **change), 500, START, (0.9, 0.9))
+        house.both(house.route(same, shadows=route.shadows, **change), 500, START, (0.9, 0.9))
     again = house.route(same, shadows=route.shadows, parameters=Parameters(retry=2))
-    house.serve(again, 100, START, (0.05, 0.05))
+    house.both(again, 100, START, (0.05, 0.05))
     found, _ = house.watch(START + timedelta(hours=1))
     assert (found.rows, found.pairs, found.verdict, found.revision) == (600, 600, "ok", route.revision)
     house.route(same)
     assert not list(measure(house.project, house.database, house.warehouse, E, START))
-    house.serve(house.route(same, shadows=route.shadows), 10, START, (0.05, 0.05))
+    house.both(house.route(same, shadows=route.shadows), 10, START, (0.05, 0.05))
     found, _ = house.watch(START + timedelta(hours=2))
     assert (found.pairs, found.revision) == (10, route.revision + 5)
     house.route(same)
     other = house.release(house.new, house.old, parameters=Parameters(threshold=0.1))
-    house.serve(other, 10, START, (0.05, 0.05))
+    house.both(other, 10, START, (0.05, 0.05))
     found, _ = house.watch(START + timedelta(hours=3))
     assert (found.pairs, len(found.notes)) == (0, 1)
 
@@ -248,7 +249,7 @@ def test_before_the_release_the_candidate_may_be_the_shadow(house: Released) -> 
     house.approve(house.old)
     house.bind(FIVE, house.new)
     route = house.release(house.old, house.new)
-    house.serve(route, 1500, START, (0.2, 0.0))
+    house.both(route, 1500, START, (0.2, 0.0))
     found, states = house.watch(START + timedelta(hours=1))
     assert part(found, "direction:false → true").verdict == "more"
     assert part(found, "direction:true → false").verdict == "less"
@@ -257,7 +258,7 @@ def test_before_the_release_the_candidate_may_be_the_shadow(house: Released) -> 
 
 def test_without_a_bound_diff_there_is_nothing_to_compare(house: Released) -> None:
     house.approve(house.new)
-    house.serve(house.release(house.new, house.old), 10, START, (0.9, 0.9))
+    house.both(house.release(house.new, house.old), 10, START, (0.9, 0.9))
     assert watch_changes(house.project, house.database, house.warehouse, E, START) == []
 
 

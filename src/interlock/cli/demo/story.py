@@ -225,8 +225,8 @@ class Story:
             f"   of June's requests {changed['share']:.1%} would be decided otherwise: {labels['helped']} helped, "
             f"{labels['harmed']} harmed; {RITA} signs that diff"
         )
-        words = ("--reason", "worth an experiment", "--diff", self.diff["digest"])
-        stage.run("reviewer", "approve", f"{ENDPOINT}:2", *words)
+        signed = ("--reason", "worth an experiment", "--diff", self.diff["digest"])
+        stage.run("reviewer", "approve", f"{ENDPOINT}:2", *signed)
         words = ("--to", ENDPOINT, "--as", "challenger", "--weight", "20%", "--reason", "experiment")
         stage.run("operator", "deploy", f"{ENDPOINT}:2", *words)
         stage.run("operator", "experiment", ENDPOINT, "start", "--reason", "is version 2 better for each tail number?")
