@@ -126,6 +126,30 @@ class TestRollout:
         assert rollout.roll_back(E).route.arms[0].version == 2
         assert audit.verify(serving.database) == 7
 
+    def test_the_champion_before_stays_on_as_a_shadow(self, serving: Gate) -> None:
+        serving.say(serving.version(3))
+        rollout = serving.rollout()
+        with pytest.raises(Conflict, match="no champion before"):
+            rollout.deploy(f"{E}:1", E, "champion", keep_shadow=True)
+        rollout.deploy(f"{E}:1", E, "champion", replicas=2)
+        rollout.deploy(f"{E}:2", E, "shadow")
+        kept = rollout.deploy(f"{E}:2", E, "champion", keep_shadow=True).route
+        (shadow,) = kept.shadows  # version 2 is no shadow of itself
+        assert (shadow.name, shadow.version, len(shadow.replicas)) == ("shadow", 1, 2)
+        assert not set(shadow.replicas) & set(kept.replicas())
+        assert not rollout.deploy(f"{E}:2", E, "champion", keep_shadow=True).changed
+        rollout.deploy(f"{E}:3", E, "challenger", buckets=100)
+        promoted = rollout.promote(E, keep_shadow=True).route
+        assert {one.name: one.version for one in promoted.shadows} == {"shadow": 1, "shadow-2": 2}
+        back = rollout.roll_back(E).route
+        assert {one.name: one.version for one in back.shadows} == {"shadow": 1}
+        assert rollout.retire(E, "shadow").route.shadows == ()
+
+    def test_a_champion_that_was_rejected_stays_on_as_nothing(self, serving: Gate) -> None:
+        serving.say(f"{E}:1", decision="reject")
+        with pytest.raises(NotApproved, match="rejected"):
+            serving.rollout().deploy(f"{E}:2", E, "champion", keep_shadow=True)
+
     def test_a_new_champion_replaces_the_old_one_and_keeps_the_challenger(self, serving: Gate) -> None:
         serving.say(serving.version(3))
         rollout = serving.rollout()

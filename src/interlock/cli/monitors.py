@@ -17,6 +17,7 @@ from interlock.monitoring import readings
 from interlock.monitoring.expiry import watch_approvals
 from interlock.monitoring.notify import deliver, document
 from interlock.monitoring.passes import watch
+from interlock.monitoring.realised import watch_changes
 from interlock.monitoring.states import Acked, Resolved, Silenced
 from interlock.registry.routes import RouteStore
 from interlock.release import audit
@@ -39,8 +40,9 @@ def monitors(endpoint: str, /, *, session: Session, run: bool = False, all: bool
     if run:
         with closing(open_warehouse(project.warehouse, read_only=True)) as warehouse:
             new = watch(project, database, warehouse, endpoint, final=all)
-        if endpoint in RouteStore(project.routes).endpoints():
-            new += watch_approvals(project, database, endpoint, SystemClock().now())
+            if endpoint in RouteStore(project.routes).endpoints():
+                new += watch_approvals(project, database, endpoint, SystemClock().now())
+                new += watch_changes(project, database, warehouse, endpoint, SystemClock().now())
         deliver(database, project.settings())
         session.progress(f"{len(new)} new readings")
     rows: list[dict[str, Any]] = msgspec.to_builtins(readings.latest(database, endpoint))

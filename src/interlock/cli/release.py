@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from interlock.release.rollout import Outcome, Rollout
 
 Why = Annotated[str, Parameter(name="--reason", help="Goes into the signed document and the audit trail.")]
+KeepShadow = Annotated[
+    bool, Parameter(negative=(), help="The champion before stays on as a shadow: see `interlock realised`.")
+]
 NoWait = Annotated[bool, Parameter(help="Do not wait until the gateways obey.")]
 
 
@@ -40,6 +43,7 @@ def deploy(
     as_: Annotated[tuple[str, ...], Parameter(name="--as", help="The arm; again with NAME for who acts.")],
     weight: str = "",
     replicas: int = 1,
+    keep_shadow: KeepShadow = False,
     no_wait: NoWait = False,
     reason: Why = "",
 ) -> Reply:
@@ -59,9 +63,13 @@ def deploy(
         raise Usage(f"--replicas {replicas}: from 1 to 64")
     if weight and not arms[0].startswith("challenger"):
         raise Usage("--weight is a challenger's; the champion has what the others leave, a shadow is asked everything")
+    if keep_shadow and arms[0] != CHAMPION:
+        raise Usage("--keep-shadow is of --as champion: nobody else replaces a champion")
     rollout = _rollout(session, people[0] if people else None)
     buckets = parse_percent(weight or "10%")
-    outcome = rollout.deploy(version, to, arms[0], buckets=buckets, replicas=replicas, reason=reason)
+    outcome = rollout.deploy(
+        version, to, arms[0], buckets=buckets, replicas=replicas, keep_shadow=keep_shadow, reason=reason
+    )
     return _settled(session, rollout, outcome, no_wait=no_wait, arm=arms[0])
 
 
@@ -80,7 +88,15 @@ def traffic(
 
 
 def promote(
-    endpoint: str, arm: str = "", /, *, session: Session, no_wait: NoWait = False, reason: Why = "", as_: As = None
+    endpoint: str,
+    arm: str = "",
+    /,
+    *,
+    session: Session,
+    keep_shadow: KeepShadow = False,
+    no_wait: NoWait = False,
+    reason: Why = "",
+    as_: As = None,
 ) -> Reply:
     """Make a challenger the champion; the old champion stands by, warm.
 
@@ -89,7 +105,8 @@ def promote(
         arm: The challenger; may be left out when there is only one.
     """
     rollout = _rollout(session, as_)
-    return _settled(session, rollout, rollout.promote(endpoint, arm, reason), no_wait=no_wait, arm=CHAMPION)
+    outcome = rollout.promote(endpoint, arm, reason, keep_shadow=keep_shadow)
+    return _settled(session, rollout, outcome, no_wait=no_wait, arm=CHAMPION)
 
 
 def rollback(endpoint: str, /, *, session: Session, no_wait: NoWait = False, reason: Why = "", as_: As = None) -> Reply:

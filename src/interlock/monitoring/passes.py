@@ -7,8 +7,11 @@ rows for it came late; then its number is corrected, while alerts follow new win
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
+from functools import partial
+from itertools import product
 
 from interlock.core.clock import SystemClock
 from interlock.core.errors import InterlockError, Misconfigured
@@ -19,6 +22,7 @@ from interlock.monitoring.checks import Finding
 from interlock.monitoring.expiry import watch_approvals
 from interlock.monitoring.notify import deliver
 from interlock.monitoring.readings import Reading, name_of, reading_of
+from interlock.monitoring.realised import watch_changes
 from interlock.monitoring.windows import look
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import RouteStore
@@ -102,14 +106,18 @@ def _judge(
 def watch_all(project: Project, database: Database) -> int:
     """A pass over every endpoint that has a log, then the webhook; how many readings are new.
 
-    An endpoint whose monitors fail is told of in the log and does not keep the others from being watched.
+    What fails is told of in the log, and does not keep others from being watched.
     """
     count = 0
     with closing(open_warehouse(project.warehouse, read_only=True)) as warehouse:
-        for endpoint in RouteStore(project.routes).endpoints():
+        looks: tuple[Callable[[str, datetime], list[Reading]], ...] = (
+            partial(watch_approvals, project, database),
+            partial(watch_changes, project, database, warehouse),
+            partial(watch, project, database, warehouse),
+        )
+        for endpoint, look in product(RouteStore(project.routes).endpoints(), looks):
             try:
-                count += len(watch_approvals(project, database, endpoint, SystemClock().now()))
-                count += len(watch(project, database, warehouse, endpoint))
+                count += len(look(endpoint, SystemClock().now()))
             except InterlockError as error:
                 log.warning("the monitors of %s will look again: %s", endpoint, error.message)
     deliver(database, project.settings())

@@ -7,13 +7,14 @@ versions or shares starts a new phase and keeps the salt, so that nobody is shuf
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import msgspec
 
 from interlock.core.assignment import BUCKETS, Ranges, move, share
 from interlock.core.errors import Conflict, Usage
-from interlock.registry.routes import CHAMPION, Arm, RouteDocument, Shadow, Standby
+from interlock.registry.routes import CHAMPION, Arm, RouteDocument, Shadow, Standby, replica_name
 
 replace = msgspec.structs.replace
 
@@ -83,6 +84,23 @@ def put_shadow(route: RouteDocument, new: Shadow) -> RouteDocument:
         taken = f"{new.model}:{new.version} is the arm {arm.name}" if arm else f"{new.name} is another version"
         raise Conflict(f"{taken} of {route.endpoint}", next="name another: deploy --as shadow-2")
     return replace(route, shadows=(*(one for one in route.shadows if one.name != new.name), new))
+
+
+def keep_shadow(route: RouteDocument) -> RouteDocument:
+    """Let the champion before, which stands by, be asked too, by as many servers of its own as it had.
+
+    Raises:
+        Conflict: there was no champion before.
+    """
+    old = route.standby
+    if old is None:
+        raise Conflict(f"{route.endpoint} has no champion before this one to keep", next="leave --keep-shadow out")
+    if any(one.package_digest == old.package_digest for one in route.shadows):
+        return route
+    taken = {one.name for one in route.shadows}
+    name = "shadow" if "shadow" not in taken else next(f"shadow-{i}" for i in count(2) if f"shadow-{i}" not in taken)
+    servers = tuple(replica_name(old.package_digest, i + 1, shadow=True) for i in range(len(old.replicas)))
+    return put_shadow(route, Shadow(old.model, old.version, old.package_digest, old.label, servers, name=name))
 
 
 def set_shares(route: RouteDocument, counts: Mapping[str, int]) -> RouteDocument:
@@ -209,9 +227,10 @@ def _share_out(route: RouteDocument, counts: Mapping[str, int]) -> RouteDocument
 
 
 def _with(route: RouteDocument, new: Arm) -> RouteDocument:
-    """The arm of that name replaced in its place, or added at the end."""
+    """The arm of that name replaced in its place, or added at the end; a champion is no shadow any more."""
     arms: Sequence[Arm] = [new if arm.name == new.name else arm for arm in route.arms]
-    return replace(route, arms=tuple(arms if new in arms else [*arms, new]))
+    shadows = tuple(one for one in route.shadows if new.name != CHAMPION or one.package_digest != new.package_digest)
+    return replace(route, arms=tuple(arms if new in arms else [*arms, new]), shadows=shadows)
 
 
 def _without(route: RouteDocument, name: str) -> RouteDocument:

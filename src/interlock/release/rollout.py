@@ -78,9 +78,19 @@ class Rollout:
         return Database(self.project.database)
 
     def deploy(
-        self, name: str, endpoint: str, arm: str, *, buckets: int = 0, replicas: int = 1, reason: str = ""
+        self,
+        name: str,
+        endpoint: str,
+        arm: str,
+        *,
+        buckets: int = 0,
+        replicas: int = 1,
+        keep_shadow: bool = False,
+        reason: str = "",
     ) -> Outcome:
         """Let the approved version `MODEL:V` serve as `arm`; `buckets` of the 10000 are a challenger's share.
+
+        `keep_shadow`: the champion that a new one replaces stays on as a shadow.
 
         Raises:
             NotFound: no such version or package.
@@ -116,7 +126,9 @@ class Rollout:
                 check_parameters(route.parameters, signature, {CHAMPION})
             if shadow:
                 return arms.put_shadow(route, Shadow(*msgspec.structs.astuple(new)[1:6], name=arm))
-            return arms.put_champion(route, new) if arm == CHAMPION else arms.put_challenger(route, new, buckets)
+            if arm == CHAMPION:
+                return self._kept(arms.put_champion(route, new), keep_shadow)
+            return arms.put_challenger(route, new, buckets)
 
         return self._step("deploy", endpoint, reason, change)
 
@@ -130,13 +142,13 @@ class Rollout:
 
         return self._step("traffic", endpoint, reason, change)
 
-    def promote(self, endpoint: str, arm: str = "", reason: str = "") -> Outcome:
-        """Make a challenger the champion; the one before stands by."""
+    def promote(self, endpoint: str, arm: str = "", reason: str = "", *, keep_shadow: bool = False) -> Outcome:
+        """Make a challenger the champion; the one before stands by, and with `keep_shadow` stays on as a shadow too."""
 
         def change(route: RouteDocument) -> RouteDocument:
             promoted = arms.promote(route, arm)
             self._check_all_approved(route, promoted)
-            return promoted
+            return self._kept(promoted, keep_shadow)
 
         return self._step("promote", endpoint, reason, change)
 
@@ -297,6 +309,16 @@ class Rollout:
         except NotApproved as error:
             step = f"look at it first: interlock review {name}"
             raise type(error)(f"{name}: {error.message}", next=step) from None
+
+    def _kept(self, route: RouteDocument, keep_shadow: bool) -> RouteDocument:
+        """The route with the champion before as a shadow, if that is wanted and may be."""
+        if not keep_shadow:
+            return route
+        kept = arms.keep_shadow(route)
+        for one in kept.shadows:
+            if one not in route.shadows:
+                self._check_approved(one.package_digest, f"{one.model}:{one.version}", "shadow")
+        return kept
 
     def _check_all_approved(self, before: RouteDocument, after: RouteDocument) -> None:
         for arm in after.arms:

@@ -84,6 +84,7 @@ class Story:
         self.kills = 0
         self.port = self.control = 0
         self.log_run = ""
+        self.diff: dict[str, Any] = {}
         self.experiment: dict[str, Any] = {}
         self.retrained: dict[str, Any] = {}
 
@@ -217,7 +218,15 @@ class Story:
         if not stage.run("reviewer", "review", f"{ENDPOINT}:2")["report"]["paired"]:  # version 1 was not champion yet
             stage.run("reviewer", "evaluate", f"{ENDPOINT}:2", "--against", f"{ENDPOINT}:1")
             stage.run("reviewer", "review", f"{ENDPOINT}:2")
-        stage.run("reviewer", "approve", f"{ENDPOINT}:2", "--reason", "worth an experiment")
+        self._recorded()
+        self.diff = stage.run("reviewer", "diff", f"{ENDPOINT}:1", f"{ENDPOINT}:2")
+        changed, labels = (self.diff["diff"]["changes"][name] for name in ("changed", "labels"))
+        stage.say(
+            f"   of June's requests {changed['share']:.1%} would be decided otherwise: {labels['helped']} helped, "
+            f"{labels['harmed']} harmed; {RITA} signs that diff"
+        )
+        signed = ("--reason", "worth an experiment", "--diff", self.diff["digest"])
+        stage.run("reviewer", "approve", f"{ENDPOINT}:2", *signed)
         words = ("--to", ENDPOINT, "--as", "challenger", "--weight", "20%", "--reason", "experiment")
         stage.run("operator", "deploy", f"{ENDPOINT}:2", *words)
         stage.run("operator", "experiment", ENDPOINT, "start", "--reason", "is version 2 better for each tail number?")
@@ -343,6 +352,7 @@ class Story:
             "missing": proof["missing"],
             "duplicates": proof["duplicates"],
             "kills": self.kills,
+            "diff": {"digest": self.diff["digest"], **self.diff["diff"]["changes"]["changed"]},
             "experiment": {name: self.experiment[name] for name in ("verdict", "effect", "low", "high", "srm_p")},
             "alerts": [
                 {name: alert[name] for name in ("monitor", "window_start", "value", "threshold", "n", "state")}
@@ -395,6 +405,8 @@ def _tables(result: dict[str, Any]) -> tuple[str | Columns, ...]:
         "",
         Columns([numbers | {"kills": result["kills"], "seconds": result["seconds"]}], (*numbers, "kills", "seconds")),
         "",
+        f"diff        {result['diff']['rows']:,} decisions of June change ({result['diff']['share']:.1%}); "
+        f"signed as {result['diff']['digest']}",
         f"experiment  {experiment['verdict']}: Brier score per tail number {experiment['effect']:+.5f} "
         f"({experiment['low']:+.5f} to {experiment['high']:+.5f}), sample ratio p = {experiment['srm_p']:.3f}",
         f"retrained   version {result['retrained']['version']} on {result['retrained']['trained_on_log_rows']:,} logged rows: "
