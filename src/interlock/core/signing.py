@@ -132,12 +132,17 @@ def add_signature(data: bytes, key: PrivateKey, what: str) -> bytes:
     return _sealed(body, envelope.payloadType, [*others, added])
 
 
+def signers_of(data: bytes, what: str) -> list[str]:
+    """The key ids that an envelope claims; nothing is verified yet."""
+    return [one.keyid for one in _envelope(data, what).signatures]
+
+
 def signer_of(data: bytes, what: str) -> str:
     """The key id that an envelope with one signature claims; nothing is verified yet."""
-    signatures = _envelope(data, what).signatures
-    if len(signatures) != 1:
-        raise Tampered(f"{what} has {len(signatures)} signatures instead of one")
-    return signatures[0].keyid
+    keyid, *others = signers_of(data, what)
+    if others:
+        raise Tampered(f"{what} has {len(others) + 1} signatures instead of one")
+    return keyid
 
 
 def peek(data: bytes, what: str) -> Any:

@@ -112,6 +112,12 @@ class TrustRoot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise NotApproved(f"{what} is signed by {key.name}, who has not the role {' or '.join(roles)}")
         return payload, key
 
+    def unseal_by(self, data: bytes, payload_type: str, what: str) -> tuple[Any, tuple[TrustedKey, ...]]:
+        """As `unseal`, of an envelope that several may have signed; their roles are the caller's to check too."""
+        keys = tuple(self.key_with_id(keyid, what) for keyid in signing.signers_of(data, what))
+        public = {key.keyid: signing.load_public(key.public_key) for key in keys}
+        return signing.unseal_by(data, payload_type, public, what)[0], keys
+
 
 def seal_trust(root: TrustRoot, *keys: signing.PrivateKey) -> bytes:
     """Sign the trust root with root keys."""

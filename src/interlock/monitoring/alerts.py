@@ -23,6 +23,7 @@ _FIRST_CHECK = {
     "skew": "which values differ, and who was first to change? interlock skew MODEL:V --endpoint {endpoint}",
     "class": "was THRESHOLD changed? interlock params {endpoint}",
     "approval-expiry": "is it still good? interlock review {slice}; then approve it again, before ON_EXPIRY acts",
+    "override": "what did it change? interlock audit --subject {endpoint}; make the change again with a diff, or take it back",
     "volume": "does the gateway answer, and do clients call it? interlock status",
 }
 """The first thing to look at, by kind of monitor."""
@@ -56,6 +57,9 @@ class Row(msgspec.Struct, frozen=True):
         if kind == "approval-expiry":
             end = parse_time(self.window_start) - timedelta(days=self.value or 0.0)
             return f"the approval of {self.slice} at {self.endpoint} ends about {iso(end)[:16]}: {self.state}"
+        if kind == "override":
+            said = msgspec.json.decode(self.detail)["method"]
+            return f"override: {self.endpoint} needs a review, {said}: {self.state}"
         number = "no value" if self.value is None else f"{self.value:.3g} against {self.threshold:.3g}"
         if kind == "skew":
             number += f" ({msgspec.json.decode(self.detail)['method']})"

@@ -18,6 +18,7 @@ from interlock.monitoring import alerts, checks, readings
 from interlock.monitoring.checks import Finding
 from interlock.monitoring.expiry import watch_approvals
 from interlock.monitoring.notify import deliver
+from interlock.monitoring.overrides import watch_overrides
 from interlock.monitoring.readings import Reading, name_of, reading_of
 from interlock.monitoring.windows import look
 from interlock.registry.packages import PackageStore
@@ -108,7 +109,8 @@ def watch_all(project: Project, database: Database) -> int:
     with closing(open_warehouse(project.warehouse, read_only=True)) as warehouse:
         for endpoint in RouteStore(project.routes).endpoints():
             try:
-                count += len(watch_approvals(project, database, endpoint, SystemClock().now()))
+                for standing in (watch_approvals, watch_overrides):
+                    count += len(standing(project, database, endpoint, SystemClock().now()))
                 count += len(watch(project, database, warehouse, endpoint))
             except InterlockError as error:
                 log.warning("the monitors of %s will look again: %s", endpoint, error.message)
