@@ -263,7 +263,7 @@ class TestProposal:
         kept = file.with_name("kept.json")
         shutil.copy(file, kept)
         serving.rollout("omar").change_parameters(E, {"ACTIVATE": "false"})
-        with pytest.raises(Conflict, match="since then .*ACTIVATE True → False"):
+        with pytest.raises(Conflict, match=r"since then .*ACTIVATE True → False"):
             sign(serving.project, "omar", serving.people, file)
         data = signing.add_signature(kept.read_bytes(), serving.people.load("omar"), "kept")
         store = RouteStore(serving.project.routes)

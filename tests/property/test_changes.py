@@ -13,7 +13,9 @@ from interlock.gateway.parameters import NAMES
 from interlock.registry.routes import CHAMPION, Arm, ExperimentRef, Parameters, RouteDocument, Rule
 from interlock.release.changes import FREE, tightens
 
-ARMS = tuple(Arm(name, "m", number, f"sha256:{number}", "", ()) for number, name in enumerate((CHAMPION, "challenger"), 1))
+ARMS = tuple(
+    Arm(name, "m", number, f"sha256:{number}", "", ()) for number, name in enumerate((CHAMPION, "challenger"), 1)
+)
 replace = msgspec.structs.replace
 rules = st.builds(
     Rule,
@@ -70,7 +72,9 @@ def answered(route: RouteDocument, request: tuple[set[str], float, int, bool]) -
 
 
 @given(parameters, st.lists(rules, max_size=2), changes, st.lists(requests, min_size=1, max_size=20))
-def test_what_is_free_only_takes_answers_away(values: Parameters, kept: list[Rule], change: Any, asked: list[Any]) -> None:
+def test_what_is_free_only_takes_answers_away(
+    values: Parameters, kept: list[Rule], change: Any, asked: list[Any]
+) -> None:
     before = document(values, kept)
     after = change(before)
     assume(len({rule.name for rule in after.rules}) == len(after.rules))
@@ -86,7 +90,8 @@ def test_what_is_free_only_takes_answers_away(values: Parameters, kept: list[Rul
     [
         ({"ACTIVATE": False}, True), ({"ON_REVOKED": "fallback"}, True), ({"ON_EXPIRY": "stop"}, True),
         ({"TIMEOUT_SECOND": 9.0, "RETRY": 3, "MAX_CONCURRENCY": 7}, True), ({"THRESHOLD": 0.6}, False),
-        ({"FALLBACK": {"value": 1}}, False), ({"ACTIVE_MODEL": "challenger"}, False), ({"ACTIVATE": False, "THRESHOLD": 0.6}, False),
+        ({"FALLBACK": {"value": 1}}, False), ({"ACTIVE_MODEL": "challenger"}, False),
+        ({"ACTIVATE": False, "THRESHOLD": 0.6}, False),
     ],
 )  # fmt: skip
 def test_the_table(changed: dict[str, Any], free: bool) -> None:

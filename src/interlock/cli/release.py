@@ -146,15 +146,8 @@ def params(
         return told(outcome.proposal)
     gateways = _wait(rollout.project, outcome, no_wait=no_wait)
     return Reply(
-        {
-            "endpoint": endpoint,
-            "revision": outcome.route.revision,
-            "parameters": msgspec.to_builtins(outcome.route.parameters),
-            "gateways": gateways,
-            "risk": outcome.route.risk,
-            "diff": outcome.route.diff,
-            "proposal": None,
-        },
+        {name: getattr(outcome.route, name) for name in ("endpoint", "revision", "parameters", "risk", "diff")}
+        | {"gateways": gateways, "proposal": None},
         (*changed(outcome.before, outcome.route), _obeyed(outcome, gateways, no_wait=no_wait)),
         f"interlock params {endpoint}",
     )

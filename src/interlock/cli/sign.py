@@ -49,20 +49,10 @@ def told(signed: Signed, gateways: int = 0) -> Reply:
     waits = f"waits: it has {signed.missing}; {', '.join(signed.may_sign) or 'nobody else'} may sign"
     state = waits if signed.missing else f"in force, obeyed by {gateways} gateway(s)"
     until = route.override.until if route.override else None
-    document: dict[str, Any] = {
-        "endpoint": route.endpoint,
-        "revision": route.revision,
-        "author": route.author,
-        "reason": route.reason,
-        "parameters": msgspec.to_builtins(route.parameters),
-        "rules": msgspec.to_builtins(route.rules),
-        "risk": route.risk,
-        "diff": route.diff,
-        "override": until,
-        "proposal": signed.file if signed.missing else None,
-        **{name: getattr(signed, name) for name in ("signed_by", "missing", "may_sign")},
-        "gateways": gateways,
-    }
+    names = ("endpoint", "revision", "author", "reason", "parameters", "rules", "risk", "diff")
+    document: dict[str, Any] = {name: msgspec.to_builtins(getattr(route, name)) for name in names}
+    document |= {name: getattr(signed, name) for name in ("signed_by", "missing", "may_sign")}
+    document |= {"override": until, "proposal": signed.file if signed.missing else None, "gateways": gateways}
     text = (
         f"revision {route.revision} of {route.endpoint} by {route.author}: {route.reason}".rstrip(": "),
         *changed(signed.before, route),

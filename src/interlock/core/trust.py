@@ -106,8 +106,9 @@ class TrustRoot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             Tampered: altered bytes.
             NotApproved: the key is unknown or has none of the roles.
         """
-        key = self.key_with_id(signing.signer_of(data, what), what)
-        payload = signing.unseal(data, payload_type, signing.load_public(key.public_key), what)
+        payload, (key, *others) = self.unseal_by(data, payload_type, what)
+        if others:
+            raise Tampered(f"{what} has {len(others) + 1} signatures instead of one")
         if not set(roles) & set(key.roles):
             raise NotApproved(f"{what} is signed by {key.name}, who has not the role {' or '.join(roles)}")
         return payload, key

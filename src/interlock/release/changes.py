@@ -18,11 +18,11 @@ from interlock.core.clock import iso, parse_time
 from interlock.core.errors import Refused
 from interlock.core.policy import Policy, Risk, highest
 from interlock.core.trust import TrustRoot
-from interlock.registry.evidence import Evidence
 from interlock.registry.routes import CHAMPION, Arm, Override, RouteDocument, RouteStore, Rule
 
 if TYPE_CHECKING:
-    from interlock.evaluation.diff import Diff, Side
+    from interlock.evaluation.diff import Diff
+    from interlock.registry.evidence import Evidence
 
 FREE: dict[str, tuple[Any, ...] | None] = {
     "TIMEOUT_SECOND": None, "RETRY": None, "MAX_CONCURRENCY": None, "LOG_INPUTS": None,
@@ -58,8 +58,8 @@ def tightens(before: RouteDocument, after: RouteDocument) -> bool:
         to = FREE[name]
         if to is not None and new[name] not in to:
             return False
-    kept, come = after.rules[: len(before.rules)], after.rules[len(before.rules) :]
-    return kept == before.rules and all(rule.then in FREE_RULES for rule in come)
+    there = len(before.rules)
+    return after.rules[:there] == before.rules and all(rule.then in FREE_RULES for rule in after.rules[there:])
 
 
 def reviewed(store: RouteStore, trust: TrustRoot, route: RouteDocument) -> RouteDocument:
@@ -111,8 +111,10 @@ def class_of(diff: Diff, policy: Policy, route: RouteDocument) -> Risk:
     return policy.class_of(max([most, *slices]), *route.subjects)
 
 
-def overridden(trust: TrustRoot, before: RouteDocument, after: RouteDocument, now: datetime) -> RouteDocument:
-    """`after` as an emergency change of `before`, whose own override it goes on with where there is one.
+def overridden(
+    trust: TrustRoot, before: RouteDocument, base: RouteDocument, after: RouteDocument, now: datetime
+) -> RouteDocument:
+    """`after` as an emergency change of `before`, with whose override it ends where there is one. `base`: see `reviewed`.
 
     Raises:
         Refused: the policy allows none, or the one before has ended and nobody has looked at it since.
@@ -128,8 +130,7 @@ def overridden(trust: TrustRoot, before: RouteDocument, after: RouteDocument, no
                 f"the override of revision {before.revision} has ended, and nobody has reviewed it",
                 next=f"make the change with a diff, or take it back: interlock params {after.endpoint} …",
             )
-    held = before.reviewed
-    return replace(after, override=Override(iso(until), held.parameters, held.rules))
+    return replace(after, override=Override(iso(until), base.parameters, base.rules))
 
 
 def _revisions(store: RouteStore, trust: TrustRoot, newest: RouteDocument) -> Iterator[RouteDocument]:
@@ -145,21 +146,17 @@ def _read(before: RouteDocument, after: RouteDocument, kept: Evidence) -> Diff:
     if kept.kind != "diff":
         raise Refused(f"{kept.digest} is a {kept.kind}, and no diff", next=_line(before, after))
     diff = decode(kept.document)
-    sides = (("before", diff.before, before), ("after", diff.after, after))
-    other = [f"{what} {word}" for word, side, route in sides for what in _unlike(side, route)]
-    other += [f"endpoint {diff.endpoint}"] if diff.endpoint != after.endpoint else []
+    other = [f"endpoint {diff.endpoint}"] if diff.endpoint != after.endpoint else []
+    for word, side, route in (("before", diff.before, before), ("after", diff.after, after)):
+        said = (side.subject.package_digest, side.parameters, _bare(side.rules))
+        parts = zip(("version", "parameters", "rules"), said, _side(route), strict=True)
+        other += [f"{what} {word}" for what, theirs, ours in parts if theirs != ours]
     if other:
         raise Refused(
             f"diff {kept.digest} is of another change of {after.endpoint}: not the same {', '.join(other)}",
             next=f"{_line(before, after)}; then the same again with its digest",
         )
     return diff
-
-
-def _unlike(side: Side, route: RouteDocument) -> list[str]:
-    said = (side.subject.package_digest, side.parameters, _bare(side.rules))
-    names = ("version", "parameters", "rules")
-    return [name for name, one, other in zip(names, said, _side(route), strict=True) if one != other]
 
 
 def _side(route: RouteDocument) -> tuple[str, dict[str, Any], list[Rule]]:

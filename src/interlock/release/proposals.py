@@ -87,23 +87,22 @@ def sign(project: Project, actor: str, keys: Keys, file: Path, clock: Clock | No
     database = Database(project.database)
     with locked(project.locks / "proposals"):
         data = file.read_bytes()
-        proposed = _read(store, trust, data, file)
-        route = proposed.route
+        route = _read(store, trust, data, file).route
         try:
-            require_role(trust, actor, "sign overrides" if route.override else "release")
-            key = prove(actor, trust, keys, clock)
+            if route.override is None:
+                require_role(trust, actor, "release")
+            data = signing.add_signature(data, prove(actor, trust, keys, clock), file.name)
+            signed = _read(store, trust, data, file)
         except Refused as error:
             audit.refused(database, actor, SIGN, route.endpoint, error.code, error.message)
             raise
-        data = signing.add_signature(data, key, file.name)
-        signed = _read(store, trust, data, file)
         if signed.missing:
             write_atomic(file, data)
         else:
             open_route(data, trust, file.name)  # what readers would refuse is never put in force
             store.publish(route, data)
             file.unlink()
-    before, after = arms.difference(proposed.before, route)
+    before, after = arms.difference(signed.before, route)
     said = _waiting(after) if signed.missing else after
     audit.append(database, actor, SIGN, route.endpoint, before, said | {"signed_by": signed.signed_by}, route.reason)
     database.close()

@@ -7,18 +7,7 @@ from typing import Literal
 from interlock.core.errors import Refused
 from interlock.core.trust import Role, TrustedKey, TrustRoot
 
-Action = Literal[
-    "train",
-    "approve",
-    "override",
-    "reject",
-    "revoke",
-    "release",
-    "sign overrides",
-    "tokens",
-    "decide experiments",
-    "trust",
-]
+Action = Literal["train", "approve", "override", "reject", "revoke", "release", "tokens", "decide experiments", "trust"]
 MAY: dict[Action, tuple[Role, ...]] = {
     "train": ("author",),
     "approve": ("reviewer",),
@@ -26,7 +15,6 @@ MAY: dict[Action, tuple[Role, ...]] = {
     "reject": ("reviewer",),
     "revoke": ("reviewer", "admin"),
     "release": ("operator", "route"),
-    "sign overrides": ("operator", "admin"),
     "tokens": ("operator",),
     "decide experiments": ("analyst", "reviewer", "operator"),
     "trust": ("admin",),

@@ -224,7 +224,8 @@ class Rollout:
             key, now = self._operator(), self._clock.now()
             before = self._current(endpoint, create=action == "deploy").at(now)
             emergency = terms.override if terms else ""
-            start = before if emergency else changes.reviewed(self.routes, self.trust, before)
+            base = changes.reviewed(self.routes, self.trust, before)
+            start = before if emergency and self.routes.holds(before, self.trust) else base
             after = replace(self._settled(start, change(start)), risk=None, diff=None, override=None)
             if _content(after) == _content(before) and self.routes.holds(before, self.trust):
                 return Outcome(before, before)
@@ -237,10 +238,10 @@ class Rollout:
                 previous=self.routes.digest_of(endpoint, before.revision),
             )
             if emergency:
-                after = changes.overridden(self.trust, before, after, now)
+                after = changes.overridden(self.trust, before, base, after, now)
             elif terms:
                 diff = evidence.read(self.database, terms.diff) if terms.diff else None
-                after = changes.judged(self.routes, self.trust, start, after, diff)
+                after = changes.judged(self.routes, self.trust, base, after, diff)
             if lacking(after, (self.trust.key_named(self.actor),), self.trust):
                 signed = proposals.propose(self.project, self.database, self.actor, action, before, after, key)
                 return Outcome(before, after, proposal=signed)
