@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,11 @@ from tests.insight import E, Insight
 
 from interlock import cli
 from interlock.cli import diff as cli_diff
-from interlock.core.errors import Tampered
+from interlock.core import signing
+from interlock.core.errors import Refused, Tampered
+from interlock.core.files import write_atomic
+from interlock.core.hashing import digest
+from interlock.core.policy import Limits, Policy, Quorum
 from interlock.evaluation import diff_views, logged, proof, replay
 from interlock.evaluation.diff import Diff, decode, encode
 from interlock.evaluation.proof import OfflineServer
@@ -32,6 +37,10 @@ from interlock.registry.packages import PackageStore
 from interlock.registry.routes import Parameters, RouteDocument, Rule
 from interlock.registry.versions import Versions
 from interlock.release import audit
+from interlock.release.changes import Terms
+from interlock.release.keys import Keys
+from interlock.release.rollout import Outcome, Rollout
+from interlock.release.rules import make_rule
 from interlock.store import tables
 
 START = datetime(2013, 7, 1, tzinfo=UTC)
@@ -318,3 +327,37 @@ def test_what_makes_no_sense_is_refused(
 def test_an_empty_range_says_so(house: Insight, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["diff", f"{E}:1", f"{E}:2", "--since", "2014-07-04T00:00:00Z"]) == 1
     assert "no request of flight-delay lies in this range" in capsys.readouterr().err
+
+
+def test_the_line_of_a_refused_change_makes_the_diff_that_it_takes(run: Run, house: Insight, tmp_path: Path) -> None:
+    """Params, rules that come and go, another arm: refused, the printed line typed, and then it waits for signatures."""
+    for name, key in house.keys.items():
+        write_atomic(tmp_path / name, signing.private_pem(key), 0o600)
+        write_atomic(tmp_path / f"{name}.pub", signing.public_text(key.public_key()).encode())
+    house.policy = Policy({"medium": Quorum(operators=2)}, {"default": Limits(medium=0.0)})
+    house.write_trust()
+    first, second = house.packages_made
+    near = Rule("near", "input.distance < 1000.0", "answer", output={"score": 0.2, "label": False})
+    arms = {"champion": (first, 10_000), "challenger": (second, 0)}
+    house.route(arms, parameters=Parameters(fallback=FALLBACK, threshold=0.55), rules=(near,))
+    rollout = Rollout(house.project, "olga", Keys(tmp_path))
+    far = make_rule(name="far", when="input.distance > 2000.0", then="answer", output=FALLBACK)
+    changes: list[Callable[[Terms], Outcome]] = [
+        lambda terms: rollout.change_parameters(E, {"THRESHOLD": "0.45"}, "", terms),
+        lambda terms: rollout.change_parameters(E, {"FALLBACK": '{"score": 0.2, "label": false}'}, "", terms),
+        lambda terms: rollout.change_parameters(E, {"ACTIVE_MODEL": "challenger"}, "", terms),
+        lambda terms: rollout.add_rule(E, far, "", terms),
+        lambda terms: rollout.remove_rule(E, "near", "", terms),
+    ]
+    for change in changes:
+        with pytest.raises(Refused, match="asks for a diff") as refused:
+            change(Terms())
+        line = (refused.value.next or "").partition("; then")[0]
+        if ".cel: " in line:
+            (tmp_path / "far.cel").write_text(far.when)
+            line = line.partition(": ")[2].replace("far.cel", str(tmp_path / "far.cel"))
+        found = run(*shlex.split(line)[2:], *DAY)
+        outcome = change(Terms(diff=digest(encode(found))))
+        assert outcome.proposal is not None
+        assert (outcome.route.diff, outcome.route.risk) == (digest(encode(found)), outcome.proposal.route.risk)
+        Path(outcome.proposal.file).unlink()

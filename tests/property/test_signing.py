@@ -99,11 +99,12 @@ json_values = st.recursive(
 def test_what_is_sealed_comes_back(algorithm: signing.Algorithm, payload: object) -> None:
     key = signing.generate(algorithm)
     data = signing.seal(payload, "text/x", key)
-    assert signing.unseal(data, "text/x", key.public_key(), "it") == payload
-    assert signing.signer_of(data, "it") == signing.key_id(key.public_key())
+    mine = {signing.key_id(key.public_key()): key.public_key()}
+    assert signing.unseal_by(data, "text/x", mine, "it") == (payload, mine.keys())
+    assert signing.signers_of(data, "it") == list(mine)
     for kind, other in (("text/y", key.public_key()), ("text/x", signing.generate(algorithm).public_key())):
         with pytest.raises(Tampered):
-            signing.unseal(data, kind, other, "it")
+            signing.unseal_by(data, kind, dict.fromkeys(mine, other), "it")
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

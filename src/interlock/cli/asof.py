@@ -54,6 +54,8 @@ def _text(state: State) -> list[Part]:
     return [
         f"{state.endpoint} at {state.at}",
         f"route       revision {state.revision} by {state.author}, {state.time} {state.reason}".rstrip(),
+        f"signed by   {', '.join(state.signed_by)}: class {state.risk or 'low'}, diff {state.diff or 'none'}",
+        *([f"override    until {state.override}"] if state.override else []),
         Columns(served, ("arm", "version", "label", "percent", "approved", "why")),
         Columns(
             judged, ("package", "decision", "scope", "approver", "time", "evaluation", "standard", "expires", "reason")

@@ -33,7 +33,7 @@ from interlock.registry.routes import RouteDocument, Rule
 from interlock.registry.versions import Versions
 from interlock.release import audit
 from interlock.release.parameters import changed_parameters, check_fixed
-from interlock.release.rules import make_rule
+from interlock.release.rules import make_rule, removed
 from interlock.release.users import trust_of
 from interlock.store.database import Database
 
@@ -51,6 +51,7 @@ def diff(
     session: Session,
     params: Changes = [],  # noqa: B006 - never written to
     rule: Path | None = None,
+    without: str = "",
     then: Then = "refuse",
     output: str = "",
     arm: str = "",
@@ -71,6 +72,7 @@ def diff(
         after: MODEL:V to compare with; left out: the same version under --params or --rule.
         params: NAME=VALUE that hold for the second side only.
         rule: A file with a condition in CEL: a rule of the second side, named as the file; one of that name in force is replaced.
+        without: A rule in force that the second side has not.
         then: What happens where the rule holds: refuse, answer, use or fallback.
         output: answer: a JSON object of the model's outputs.
         arm: use: the arm that answers.
@@ -91,7 +93,7 @@ def diff(
     second = registered(versions, after) if after else first
     if last is not None and last < 1:
         raise Usage(f"--last {last}: at least 1")
-    if not (after or params or rule):
+    if not (after or params or rule or without):
         raise Usage("there is nothing to compare", next=f"interlock diff {before} MODEL:V, or --params THRESHOLD=0.4")
     model = first.subject.model
     route = endpoint_of(project, model, endpoint)
@@ -99,7 +101,8 @@ def diff(
         raise NotFound(f"no endpoint serves {model}", next=f"interlock deploy {model}:V --to {model} --as champion")
     arms = {one.name: one.package_digest for one in route.arms}
     changed = _parameters(route, params, second.package.manifest.signature)
-    rules = _rules(route.rules, rule, then, output, arm, second.package.manifest.signature)
+    route_rules = removed(route, without).rules if without else route.rules
+    rules = _rules(route_rules, rule, then, output, arm, second.package.manifest.signature)
     sides = (Setup(first, route.parameters, route.rules, arms), Setup(second, changed, rules, arms))
     span = Span(moment("--since", since) if since else None, moment("--until", until) if until else None, last)
     question = Question(span, tuple(slices), value, tolerance)
@@ -173,9 +176,9 @@ def _progress(session: Flags) -> Any:
 
 
 def _sign(route: RouteDocument, sides: tuple[Setup, Setup], digest: str, params: list[str]) -> str:
-    """How somebody answers for what they saw: an approval binds the diff, the reason of a new revision names it."""
+    """How somebody answers for what they saw: an approval or a revision of the route names the diff."""
     before, after = sides
-    why = f"--as NAME --reason 'diff {digest}'"
+    why = f"--diff {digest} --as NAME --reason REASON"
     steps = []
     if after.package != before.package:
         steps = [
@@ -187,4 +190,6 @@ def _sign(route: RouteDocument, sides: tuple[Setup, Setup], digest: str, params:
     for rule in after.rules:
         if rule not in before.rules:
             steps.append(f"interlock rules {route.endpoint} add {rule.name} --when … --then {rule.then} {why}")
+    gone = {rule.name for rule in before.rules} - {rule.name for rule in after.rules}
+    steps += [f"interlock rules {route.endpoint} remove {name} {why}" for name in sorted(gone)]
     return "\n".join(steps)

@@ -175,13 +175,15 @@ def _value(said: dict[str, Any], like: Any) -> Any:
 def _release(project: Project, row: dict[str, Any]) -> dict[str, Any]:
     """How the request got to this version, and how the version got there; nulls where no version was asked."""
     trust = trust_of(project)
-    route = RouteStore(project.routes).read(row["endpoint"], trust, row["route_revision"], past=True)
+    store = RouteStore(project.routes)
+    route = store.read(row["endpoint"], trust, row["route_revision"], past=True).at(row["received_at"])
     assignment = {
         "salt": route.experiment.salt,
         "bucket": bucket(route.experiment.salt, row["unit_id"]),
         "ranges": next((arm.ranges for arm in route.arms if arm.name == row["arm"]), ()),
     }
-    signed = {name: getattr(route, name) for name in ("revision", "author", "reason", "time")}
+    signed = {name: getattr(route, name) for name in ("revision", "author", "reason", "time", "risk", "diff")}
+    signed |= {"signed_by": store.signers(route, trust), "override": route.override.until if route.override else None}
     found: dict[str, Any] = {
         "assignment": assignment,
         "route": {
@@ -228,6 +230,8 @@ def _text(told: dict[str, Any]) -> list[Part]:
         f", share {told['propensity']:.4g}",
         f"experiment  {experiment}, phase {told['phase']}",
         f"route       revision {route['revision']} by {route['author']}, {route['time']} {route['reason']}".rstrip(),
+        f"signed by   {', '.join(route['signed_by'])}: class {route['risk'] or 'low'}, diff {route['diff'] or 'none'}"
+        + (f", override until {route['override']}" if route["override"] else ""),
         f"parameters  {changed}",
         *(f"rule        {one['name']} decided: {one['then']} when {one['when']}" for one in route["rules"]),
         *([f"trace       {told['traceparent']}"] if told.get("traceparent") else []),

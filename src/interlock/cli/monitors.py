@@ -16,6 +16,7 @@ from interlock.monitoring import alerts as kept
 from interlock.monitoring import readings
 from interlock.monitoring.expiry import watch_approvals
 from interlock.monitoring.notify import deliver, document
+from interlock.monitoring.overrides import watch_overrides
 from interlock.monitoring.passes import watch
 from interlock.monitoring.realised import watch_changes
 from interlock.monitoring.states import Acked, Resolved, Silenced
@@ -41,8 +42,10 @@ def monitors(endpoint: str, /, *, session: Session, run: bool = False, all: bool
         with closing(open_warehouse(project.warehouse, read_only=True)) as warehouse:
             new = watch(project, database, warehouse, endpoint, final=all)
             if endpoint in RouteStore(project.routes).endpoints():
-                new += watch_approvals(project, database, endpoint, SystemClock().now())
-                new += watch_changes(project, database, warehouse, endpoint, SystemClock().now())
+                now = SystemClock().now()
+                for look in (watch_approvals, watch_overrides):
+                    new += look(project, database, endpoint, now)
+                new += watch_changes(project, database, warehouse, endpoint, now)
         deliver(database, project.settings())
         session.progress(f"{len(new)} new readings")
     rows: list[dict[str, Any]] = msgspec.to_builtins(readings.latest(database, endpoint))

@@ -9,10 +9,11 @@ import msgspec
 from cyclopts import Parameter
 
 from interlock.cli.identity import As, acting
-from interlock.cli.output import Columns, Reply, cell, items
+from interlock.cli.output import Columns, Reply, items
 from interlock.cli.session import Flags, Session
+from interlock.cli.sign import changed, told
 from interlock.core.assignment import BUCKETS, share
-from interlock.core.clock import from_us, iso
+from interlock.core.clock import SystemClock, from_us, iso
 from interlock.core.errors import Usage
 from interlock.core.project import Project
 from interlock.model.package import verify
@@ -20,6 +21,7 @@ from interlock.registry.gateways import read_live
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import CHAMPION, RouteDocument, RouteStore
 from interlock.release.arms import parse_percent
+from interlock.release.changes import Terms
 from interlock.release.keys import ARM, Keys
 from interlock.release.obeyed import wait_until_obeyed
 from interlock.release.users import trust_of
@@ -32,6 +34,10 @@ KeepShadow = Annotated[
     bool, Parameter(negative=(), help="The champion before stays on as a shadow: see `interlock realised`.")
 ]
 NoWait = Annotated[bool, Parameter(help="Do not wait until the gateways obey.")]
+Evidence = Annotated[str, Parameter(name="--diff", help="Digest of the decision diff of exactly this change.")]
+Emergency = Annotated[
+    str, Parameter(name="--override", help="Why not to wait for the quorum: an admin signs too, and it ends by itself.")
+]
 
 
 def deploy(
@@ -133,9 +139,17 @@ def retire(
 
 
 def params(
-    endpoint: str, /, *changes: str, session: Session, no_wait: NoWait = False, reason: Why = "", as_: As = None
+    endpoint: str,
+    /,
+    *changes: str,
+    session: Session,
+    diff: Evidence = "",
+    override: Emergency = "",
+    no_wait: NoWait = False,
+    reason: Why = "",
+    as_: As = None,
 ) -> Reply:
-    """Show the parameters of an endpoint, or change them live.
+    """Show the parameters of an endpoint, or change them live. What needs more signatures waits for them as a file.
 
     Args:
         endpoint: The endpoint.
@@ -144,15 +158,14 @@ def params(
     if not changes:
         return _parameters(session.project, endpoint)
     rollout = _rollout(session, as_)
-    outcome = rollout.change_parameters(endpoint, _pairs(changes), reason)
-    before, after = (msgspec.to_builtins(route.parameters) for route in (outcome.before, outcome.route))
+    outcome = rollout.change_parameters(endpoint, _pairs(changes), reason, Terms(diff, override))
+    if outcome.proposal is not None:
+        return told(outcome.proposal)
     gateways = _wait(rollout.project, outcome, no_wait=no_wait)
     return Reply(
-        {"endpoint": endpoint, "revision": outcome.route.revision, "parameters": after, "gateways": gateways},
-        (
-            *(f"{name}: {cell(before[name])} → {cell(after[name])}" for name in after if before[name] != after[name]),
-            _obeyed(outcome, gateways, no_wait=no_wait),
-        ),
+        {name: getattr(outcome.route, name) for name in ("endpoint", "revision", "parameters", "risk", "diff")}
+        | {"gateways": gateways, "proposal": None},
+        (*changed(outcome.before, outcome.route), _obeyed(outcome, gateways, no_wait=no_wait)),
         f"interlock params {endpoint}",
     )
 
@@ -210,6 +223,7 @@ def _settled(session: Flags, rollout: Rollout, outcome: Outcome, *, no_wait: boo
             Columns(rows, ("arm", "version", "label", "percent", "replicas")),
             *([f"stands by: {route.standby.model}:{route.standby.version}"] if route.standby else []),
             *(f"{one.name}: {one.model}:{one.version}, asked everything, answers nobody" for one in route.shadows),
+            *(changed(outcome.before, route) if outcome.before.override else ()),
             *(f"rule {one.name} is gone: it does not fit" for one in outcome.before.rules if one not in route.rules),
             *([outcome.told] if outcome.told else []),
             _obeyed(outcome, gateways, no_wait=no_wait),
@@ -258,7 +272,7 @@ def sample_row(project: Project, route: RouteDocument) -> dict[str, Any]:
 
 
 def _parameters(project: Project, endpoint: str) -> Reply:
-    route = RouteStore(project.routes).read(endpoint, trust_of(project))
+    route = RouteStore(project.routes).read(endpoint, trust_of(project)).at(SystemClock().now())
     pinned: dict[str, list[str]] = {}
     for status in read_live(project.gateways):
         if endpoint in status.endpoints:

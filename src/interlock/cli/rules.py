@@ -10,12 +10,16 @@ from cyclopts import Parameter
 from interlock.cli.identity import As, acting
 from interlock.cli.log import log_of
 from interlock.cli.output import Columns, Reply, items
+from interlock.cli.release import Emergency, Evidence
 from interlock.cli.session import Session
+from interlock.cli.sign import told
+from interlock.core.clock import SystemClock
 from interlock.core.errors import Usage
 from interlock.model.package import read_manifest
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import CHAMPION, RouteDocument, RouteStore, Rule
 from interlock.release import rules as release
+from interlock.release.changes import Terms
 from interlock.release.keys import Keys
 from interlock.release.obeyed import wait_until_obeyed
 from interlock.release.rollout import Rollout
@@ -39,6 +43,8 @@ def rules(
     output: str = "",
     arm: str = "",
     last: int = 10_000,
+    diff: Evidence = "",
+    override: Emergency = "",
     no_wait: bool = False,
     as_: As = None,
 ) -> Reply:
@@ -57,17 +63,21 @@ def rules(
     """
     project = session.project
     if action in ("add", "remove"):
-        rollout = Rollout(project, acting(as_), Keys.find())
+        rollout, terms = Rollout(project, acting(as_), Keys.find()), Terms(diff, override)
         if action == "add":
-            outcome = rollout.add_rule(endpoint, _rule(name, when, then, reason, output, arm), reason)
+            outcome = rollout.add_rule(endpoint, _rule(name, when, then, reason, output, arm), reason, terms)
         else:
-            outcome = rollout.remove_rule(endpoint, name, reason)
+            outcome = rollout.remove_rule(endpoint, name, reason, terms)
+        if outcome.proposal is not None:
+            return told(outcome.proposal)
         gateways = 0 if no_wait else len(wait_until_obeyed(project, outcome.route))
         said = f"revision {outcome.route.revision}, signed; {gateways} gateway(s) are known to obey"
         document = {"endpoint": endpoint, "revision": outcome.route.revision, "gateways": gateways}
+        document |= {"risk": outcome.route.risk, "diff": outcome.route.diff, "proposal": None}
         step = f"interlock rules {endpoint} test"
         return Reply({**document, "rules": msgspec.to_builtins(outcome.route.rules)}, (said,), step)
-    route, packages = RouteStore(project.routes).read(endpoint, trust_of(project)), PackageStore(project.packages)
+    route = RouteStore(project.routes).read(endpoint, trust_of(project)).at(SystemClock().now())
+    packages = PackageStore(project.packages)
     if action == "list":
         step = f"interlock rules {endpoint} test" if route.rules else "interlock rules --help shows how to add one"
         return items(msgspec.to_builtins(route.rules), Rule.__struct_fields__, empty="no rules", next=step)

@@ -20,6 +20,8 @@ class Quorum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """People, not keys: owners."""
     one_of: tuple[str, ...] = ()
     """Names of keys, or roles: one who signed must be among them. Empty: nobody in particular."""
+    operators: Annotated[int, msgspec.Meta(ge=1, le=20)] | msgspec.UnsetType = msgspec.UNSET
+    """People who sign a change of parameters or rules; unset: as in the class below, at first one."""
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,10 +44,26 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: dict[str, Limits] = {}
     """By endpoint or model; `default` is for all others."""
 
+    def __post_init__(self) -> None:
+        if self.operators_of("low") > 1:
+            raise ValueError("quorum.low has one operator: what only tightens is of the class low, and never waits")
+
     def quorum_of(self, risk: Risk) -> Quorum:
         """Whose approvals the class needs."""
         named = [self.quorum[one] for one in RISKS[: RISKS.index(risk) + 1] if one in self.quorum]
         return named[-1] if named else Quorum()
+
+    def operators_of(self, risk: Risk) -> int:
+        """So many people sign a change of parameters or rules of this class."""
+        found = 1
+        for one in RISKS[: RISKS.index(risk) + 1]:
+            found = (self.quorum[one].operators or found) if one in self.quorum else found
+        return found
+
+    def judges_changes(self, *names: str) -> bool:
+        """Whether some change of parameters or rules needs more than one signature at these endpoints and models."""
+        reached = RISKS[: RISKS.index(self.class_of(1.0, *names)) + 1]
+        return any(self.operators_of(risk) > 1 for risk in reached)
 
     def limits_of(self, *names: str) -> Limits:
         """What holds for the first of these endpoints and models that the policy names."""

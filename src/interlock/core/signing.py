@@ -1,7 +1,7 @@
 """Keys and DSSE envelopes, strict on both sides: whoever reads re-encodes, and refuses any difference.
 
-A signed file is the canonical JSON of a DSSE v1.0 envelope with one signature (the trust root may have several, in the
-order of their key ids); `keyid` is the SHA-256 of the verifying key's SubjectPublicKeyInfo; base64 is standard, padded,
+A signed file is the canonical JSON of a DSSE v1.0 envelope with one signature (trust root and routes may have several, in
+the order of their key ids); `keyid` is the SHA-256 of the verifying key's SubjectPublicKeyInfo; base64 is standard, padded,
 without white space. So one altered bit anywhere is refused.
 Source: https://github.com/secure-systems-lab/dsse (protocol.md).
 """
@@ -132,29 +132,14 @@ def add_signature(data: bytes, key: PrivateKey, what: str) -> bytes:
     return _sealed(body, envelope.payloadType, [*others, added])
 
 
-def signer_of(data: bytes, what: str) -> str:
-    """The key id that an envelope with one signature claims; nothing is verified yet."""
-    signatures = _envelope(data, what).signatures
-    if len(signatures) != 1:
-        raise Tampered(f"{what} has {len(signatures)} signatures instead of one")
-    return signatures[0].keyid
+def signers_of(data: bytes, what: str) -> list[str]:
+    """The key ids that an envelope claims; nothing is verified yet."""
+    return [one.keyid for one in _envelope(data, what).signatures]
 
 
 def peek(data: bytes, what: str) -> Any:
     """The payload as plain JSON values, to find out who has to have signed it; nothing is verified yet."""
     return parse_canonical(unbase64(_envelope(data, what).payload, what), what)
-
-
-def unseal(data: bytes, payload_type: str, key: PublicKey, what: str) -> Any:
-    """Verify an envelope with the one signature of `key` and return its payload as plain JSON values.
-
-    Raises:
-        Tampered: any byte differs from what was signed and written; `what` names the document.
-    """
-    payload, signers = unseal_by(data, payload_type, {key_id(key): key}, what)
-    if not signers:
-        raise Tampered(f"{what} is not signed by key {key_id(key)}")
-    return payload
 
 
 def unseal_by(

@@ -106,11 +106,18 @@ class TrustRoot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             Tampered: altered bytes.
             NotApproved: the key is unknown or has none of the roles.
         """
-        key = self.key_with_id(signing.signer_of(data, what), what)
-        payload = signing.unseal(data, payload_type, signing.load_public(key.public_key), what)
+        payload, (key, *others) = self.unseal_by(data, payload_type, what)
+        if others:
+            raise Tampered(f"{what} has {len(others) + 1} signatures instead of one")
         if not set(roles) & set(key.roles):
             raise NotApproved(f"{what} is signed by {key.name}, who has not the role {' or '.join(roles)}")
         return payload, key
+
+    def unseal_by(self, data: bytes, payload_type: str, what: str) -> tuple[Any, tuple[TrustedKey, ...]]:
+        """As `unseal`, of an envelope that several may have signed; their roles are the caller's to check too."""
+        keys = tuple(self.key_with_id(keyid, what) for keyid in signing.signers_of(data, what))
+        public = {key.keyid: signing.load_public(key.public_key) for key in keys}
+        return signing.unseal_by(data, payload_type, public, what)[0], keys
 
 
 def seal_trust(root: TrustRoot, *keys: signing.PrivateKey) -> bytes:

@@ -40,7 +40,7 @@ def champion(project: Project, settings: Settings) -> tuple[Candidate | None, fl
     """
     routes, packages = RouteStore(project.routes), PackageStore(project.packages)
     for endpoint in routes.endpoints():
-        route = routes.read(endpoint, read_trust(project.trust, project.root_fingerprint()))
+        route = routes.read(endpoint, read_trust(project.trust, project.root_fingerprint())).reviewed
         for arm in route.arms:
             if arm.name == CHAMPION and arm.model == settings.model:
                 package = verify(packages.find(arm.package_digest), arm.package_digest)
@@ -50,7 +50,7 @@ def champion(project: Project, settings: Settings) -> tuple[Candidate | None, fl
 
 
 def endpoint_of(project: Project, model: str, named: str = "") -> RouteDocument | None:
-    """The route of the endpoint `named`, else of the one that serves a model; None if nobody does.
+    """The route of the endpoint `named`, else of the one that serves a model, without an override; None if nobody does.
 
     Raises:
         NotFound: there is no such endpoint.
@@ -61,7 +61,7 @@ def endpoint_of(project: Project, model: str, named: str = "") -> RouteDocument 
     if not names:
         return None
     trust = read_trust(project.trust, project.root_fingerprint())
-    read = [routes.read(name, trust) for name in names]
+    read = [routes.read(name, trust).reviewed for name in names]
     found = [one for one in read if named or model in {arm.model for arm in one.arms}]
     if len(found) > 1:
         several = ", ".join(one.endpoint for one in found)

@@ -4,7 +4,8 @@ Needs no control plane and no database: signed files are enough. A document that
 brings a package without a valid approval is refused, and the one before stays in force. Of a document that is taken the
 parameters hold at once; its arms take over when their replicas answer, and until then those before them go on. An arm that
 loses its approval while it serves is closed within a second. What was seen once is not forgotten while this process lives, nor
-as long as its file of what was seen lies there: revisions of routes and of the trust root, and approvals that were taken back.
+as long as its file of what was seen lies there: revisions of routes and of the trust root, and approvals that were taken back. An
+override in a document ends at its time by itself.
 """
 
 from __future__ import annotations
@@ -140,13 +141,15 @@ class Endpoints:
                 self._drop_unused()
 
     def _marker(self, name: str) -> Any:
-        """Changes whenever the pointer, the trust root or a decision about a served package does, or an approval ends."""
+        """Changes whenever the pointer, the trust root or a decision about a served package does, or something ends."""
         served = [one for held in (self._newest, self.by_name) if name in held for one in held[name].all()]
         decisions = (self._approvals / package_hex(one.arm.package_digest) for one in served)
         watched = (self._routes.folder / name / "current", self._trust.path, *decisions)
         stats = [path.stat() for path in watched if path.exists()]
         now = self._clock.now()
         ended = [one.ends is not None and one.ends <= now for one in served]
+        over = (held[name].route.override for held in (self._newest, self.by_name) if name in held)
+        ended += [one is not None and parse_time(one.until) <= now for one in over]
         return ended, [(stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in stats]
 
     def _take(self, name: str) -> None:
@@ -168,6 +171,7 @@ class Endpoints:
             self._written = seen_now
 
     def _install(self, name: str, route: RouteDocument, digest: str, trust: TrustRoot) -> None:
+        route = route.at(self._clock.now())
         self._newest[name] = newest = self._built(route, digest, trust)
         current = self.by_name.get(name)
         waits = current is not None and not newest.live
@@ -186,7 +190,7 @@ class Endpoints:
         merged = replace(
             before, revision=route.revision, parameters=parameters, rules=route.rules, previous=route.previous,
             author=route.author, reason=route.reason, time=route.time, allow_version_pin=route.allow_version_pin,
-            allow_narrower=route.allow_narrower,
+            allow_narrower=route.allow_narrower, risk=route.risk, diff=route.diff, override=route.override,
         )  # fmt: skip
         return self._built(merged, digest, trust, strict=False)
 
@@ -237,21 +241,23 @@ class Endpoints:
         return {"approval": "self-approved" if own else "approved", "closed": "", "ends": ends}
 
     def _judge_again(self, name: str) -> None:
-        """While the newest is refused, what is in force obeys decisions all the same, by the last trust root that was good."""
+        """While the newest is refused, what is in force obeys decisions, and ends, by the last trust root that was good."""
         for held in (self.by_name, self._newest):
             if name not in held or self._good is None:
                 continue
             old, trust = held[name], self._good
-            route = replace(old.route, parameters=old.parameters)
+            now = old.route.at(self._clock.now())
+            route = replace(now, parameters=effective(now.parameters, old.pinned))
 
             def again(
                 one: ServedArm, scope: Scope, route: RouteDocument = route, trust: TrustRoot = trust
             ) -> ServedArm:
-                return replace(one, **self._judge(route, one.arm, one.author, scope, trust, strict=False))
+                rules = compile_rules(route.rules if scope == "serve" else (), one.signature, strict=False)
+                return replace(one, rules=rules, **self._judge(route, one.arm, one.author, scope, trust, strict=False))
 
             arms = {arm: again(one, "serve") for arm, one in old.arms.items()}
             shadows = tuple(again(one, "shadow") for one in old.shadows)
-            held[name] = Endpoint(old.route, old.digest, arms, shadows, old.pinned)
+            held[name] = Endpoint(now, old.digest, arms, shadows, old.pinned)
 
     def _standing(self, package_digest: str, trust: TrustRoot) -> list[Approval]:
         """All decisions on a package, without approvals from before one that took them back and is gone."""

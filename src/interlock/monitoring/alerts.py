@@ -24,6 +24,7 @@ _FIRST_CHECK = {
     "class": "was THRESHOLD changed? interlock params {endpoint}",
     "approval-expiry": "is it still good? interlock review {slice}; then approve it again, before ON_EXPIRY acts",
     "changed-decisions": "which rows, and is it skew or drift? interlock realised {endpoint}; interlock skew MODEL:V",
+    "override": "what did it change? interlock audit --subject {endpoint}; make the change again with a diff, or take it back",
     "volume": "does the gateway answer, and do clients call it? interlock status",
 }
 """The first thing to look at, by kind of monitor."""
@@ -60,6 +61,9 @@ class Row(msgspec.Struct, frozen=True):
         if kind == "changed-decisions":
             said = msgspec.json.decode(self.detail)["method"]
             return f"{self.slice} at {self.endpoint} is {self.state} since {self.since[:16]}: {said}"
+        if kind == "override":
+            said = msgspec.json.decode(self.detail)["method"]
+            return f"override: {self.endpoint} needs a review, {said}: {self.state}"
         number = "no value" if self.value is None else f"{self.value:.3g} against {self.threshold:.3g}"
         if kind == "skew":
             number += f" ({msgspec.json.decode(self.detail)['method']})"

@@ -21,6 +21,7 @@ from interlock.monitoring import alerts, checks, readings
 from interlock.monitoring.checks import Finding
 from interlock.monitoring.expiry import watch_approvals
 from interlock.monitoring.notify import deliver
+from interlock.monitoring.overrides import watch_overrides
 from interlock.monitoring.readings import Reading, name_of, reading_of
 from interlock.monitoring.realised import watch_changes
 from interlock.monitoring.windows import look
@@ -112,6 +113,7 @@ def watch_all(project: Project, database: Database) -> int:
     with closing(open_warehouse(project.warehouse, read_only=True)) as warehouse:
         looks: tuple[Callable[[str, datetime], list[Reading]], ...] = (
             partial(watch_approvals, project, database),
+            partial(watch_overrides, project, database),
             partial(watch_changes, project, database, warehouse),
             partial(watch, project, database, warehouse),
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,9 +14,10 @@ from interlock.core.clock import parse_time
 from interlock.core.errors import Conflict, NotApproved, NotFound, Tampered
 from interlock.core.files import write_atomic, write_new
 from interlock.core.hashing import digest
+from interlock.core.policy import Risk
 from interlock.core.settings import Name
 from interlock.core.signing import PrivateKey, seal
-from interlock.core.trust import TrustRoot
+from interlock.core.trust import Role, TrustedKey, TrustRoot
 from interlock.registry.packages import package_hex
 
 ROUTE_TYPE = "application/vnd.interlock.route+json"
@@ -35,6 +37,10 @@ class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replicas: tuple[str, ...]
     """Names `<digest12>-<n>`; a socket each, so a restart makes no revision."""
     ranges: Ranges = ()
+
+    def is_named(self, name: str) -> bool:
+        """Whether ACTIVE_MODEL or a rule means this one: by the arm's name, or by the version's."""
+        return name in (self.name, str(self.version), f"{self.model}:{self.version}")
 
 
 class Standby(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,6 +101,14 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`use`: who answers."""
 
 
+class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What holds again when an emergency change, past its quorum, has come to its end."""
+
+    until: str
+    parameters: Parameters
+    rules: tuple[Rule, ...]
+
+
 class RouteDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole content of one revision."""
 
@@ -115,6 +129,28 @@ class RouteDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     standby: Standby | None = None
     shadows: tuple[Shadow, ...] = ()
     rules: Annotated[tuple[Rule, ...], msgspec.Meta(max_length=RULES)] = ()
+    risk: Risk | None = None
+    """The class of the change of parameters or rules that this revision makes; None: low."""
+    diff: str | None = None
+    """Digest of the decision diff that it was signed under."""
+    override: Override | None = None
+    """Parameters and rules are an emergency's, by an operator and another person with the role admin."""
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """What the policy's limits may name: the endpoint, and its model."""
+        return (self.endpoint, *(arm.model for arm in self.arms[:1]))
+
+    @property
+    def reviewed(self) -> RouteDocument:
+        """With the parameters and rules that hold without the override, where there is one."""
+        if self.override is None:
+            return self
+        return msgspec.structs.replace(self, parameters=self.override.parameters, rules=self.override.rules)
+
+    def at(self, now: datetime) -> RouteDocument:
+        """As it holds at that time."""
+        return self if self.override is None or now < parse_time(self.override.until) else self.reviewed
 
     def arm(self, name: str) -> Arm:
         """The arm of that name.
@@ -143,7 +179,7 @@ class RouteDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return None
         used = {rule.arm for rule in self.rules} | {self.parameters.active_model}
         mine = [arm for arm in self.arms if arm.package_digest == package_digest]
-        every = any(used & {arm.name, str(arm.version), f"{arm.model}:{arm.version}"} for arm in mine)
+        every = any(arm.is_named(name) for arm in mine for name in used)
         return BUCKETS if every else sum(share(arm.ranges) for arm in mine)
 
     def shadow_replicas(self) -> dict[str, str]:
@@ -156,26 +192,68 @@ def replica_name(package_digest: str, number: int, *, shadow: bool = False) -> s
     return f"{package_hex(package_digest)[:12]}-{'s' if shadow else ''}{number}"
 
 
-def open_route(data: bytes, trust: TrustRoot, what: str, *, past: bool = False) -> RouteDocument:
-    """Verify a route document: bytes, signer's role and validity, form, buckets.
-
-    `past`: for those who read what was, and do not act on it; a key that was revoked since then counts.
+def signed_route(data: bytes, trust: TrustRoot, what: str) -> tuple[RouteDocument, tuple[TrustedKey, ...]]:
+    """Verify bytes, form, buckets and the signers' roles; says nothing of whether these are enough, or valid.
 
     Raises:
         Tampered: altered, unknown format, or buckets that do not add up.
-        NotApproved: the signer may not release.
+        NotApproved: a signer may not release.
     """
-    payload, key = trust.unseal(data, ROUTE_TYPE, ("operator", "route"), what)
+    payload, keys = trust.unseal_by(data, ROUTE_TYPE, what)
     if not isinstance(payload, dict) or payload.get("format") != 1:
         raise Tampered(f"{what} has an unknown format; this version reads format 1")
     try:
         route = msgspec.convert(payload, RouteDocument)
         if route.arms:
             owner_table({arm.name: arm.ranges for arm in route.arms})
+        for time in (route.time, route.override.until if route.override else route.time):
+            parse_time(time)
     except (msgspec.ValidationError, ValueError) as error:
         raise Tampered(f"{what}: {error}") from error
-    if not past and not key.valid_at(parse_time(route.time)):
-        raise NotApproved(f"{what}: the key of {key.name} was not valid on {route.time}")
+    roles: tuple[Role, ...] = ("operator", "route", "admin") if route.override else ("operator", "route")
+    for key in keys:
+        if not set(roles) & set(key.roles):
+            raise NotApproved(f"{what} is signed by {key.name}, who has not the role {' or '.join(roles)}")
+    return route, keys
+
+
+def lacking(route: RouteDocument, keys: Sequence[TrustedKey], trust: TrustRoot) -> str:
+    """What a revision with the signatures of these keys lacks before anybody may obey it; empty: nothing.
+
+    People are owners. A service's key (role route) counts for one, and not at all for the class high. An override takes an
+    operator and another person with the role admin, and ends as soon as the policy says.
+    """
+    people, admins = ({key.owner for key in keys if role in key.roles} for role in ("operator", "admin"))
+    if route.override is None:
+        risk, services = route.risk or "low", {key.owner for key in keys} - people
+        count, needed = len(people) + bool(services and risk != "high"), trust.policy.operators_of(risk)
+        return "" if count >= needed else f"{count} of the {needed} signatures of operators that the class {risk} needs"
+    hours = trust.policy.limits_of(*route.subjects).override_hours
+    if parse_time(route.override.until) > parse_time(route.time) + timedelta(hours=hours):
+        return f"an override that ends on {route.override.until}, and the policy allows {hours:g} hours"
+    if people and admins and len(people | admins) > 1:
+        return ""
+    names = ", ".join(key.name for key in keys)
+    return f"an override by {names}, and it takes an operator and another person with the role admin"
+
+
+def open_route(data: bytes, trust: TrustRoot, what: str, *, past: bool = False) -> RouteDocument:
+    """Verify a route document, and that enough people signed it with keys that were valid then.
+
+    `past`: for those who read what was, and do not act on it; keys that were revoked since then count, and nobody is missing.
+
+    Raises:
+        Tampered, NotApproved: see `signed_route`, `lacking`.
+    """
+    route, keys = signed_route(data, trust, what)
+    if past:
+        return route
+    for key in keys:
+        if not key.valid_at(parse_time(route.time)):
+            raise NotApproved(f"{what}: the key of {key.name} was not valid on {route.time}")
+    if missing := lacking(route, keys, trust):
+        step = f"make the change again, and let the others sign it: interlock params {route.endpoint}"
+        raise NotApproved(f"{what} has {missing}", next=step)
     return route
 
 
@@ -238,7 +316,7 @@ class RouteStore:
         """
         wanted, since, number = route.most(package_digest) or 0, route.time, route.revision - 1
         while self.path(route.endpoint, number).exists():
-            before = self.read(route.endpoint, trust, number, past=True)
+            before = self.read(route.endpoint, trust, number, past=True).reviewed
             had = before.most(package_digest)
             if had is None:
                 break
@@ -249,8 +327,25 @@ class RouteStore:
         """Digest of a revision's file; None for revision 0."""
         return digest(self.path(endpoint, revision).read_bytes()) if revision else None
 
-    def write(self, route: RouteDocument, key: PrivateKey) -> None:
-        """Sign and publish the next revision.
+    def holds(self, route: RouteDocument, trust: TrustRoot) -> bool:
+        """Whether gateways take a revision now: a key that signed it may have been revoked since then."""
+        try:
+            self.read(route.endpoint, trust, route.revision)
+        except NotApproved:
+            return False
+        return True
+
+    def signers(self, route: RouteDocument, trust: TrustRoot) -> list[str]:
+        """Names of the keys that signed a revision."""
+        data = self.path(route.endpoint, route.revision).read_bytes()
+        return sorted(key.name for key in signed_route(data, trust, f"route {route.endpoint} {route.revision}")[1])
+
+    def write(self, route: RouteDocument, *keys: PrivateKey) -> None:
+        """Sign and publish the next revision; see `publish`."""
+        self.publish(route, seal(route, ROUTE_TYPE, *keys))
+
+    def publish(self, route: RouteDocument, data: bytes) -> None:
+        """Put the next revision in force, `data` being what was signed.
 
         Raises:
             Conflict: somebody else wrote this revision first.
@@ -261,7 +356,7 @@ class RouteStore:
                 next="look again and repeat",
             )
         try:
-            write_new(self.path(route.endpoint, route.revision), seal(route, ROUTE_TYPE, key))
+            write_new(self.path(route.endpoint, route.revision), data)
         except FileExistsError:
             raise Conflict(
                 f"route {route.endpoint} revision {route.revision} was written by somebody else",

@@ -19,6 +19,7 @@ from interlock.registry.tokens import FILE, read_tokens
 from interlock.release import audit
 from interlock.release.arms import summary
 from interlock.release.audit import Entry
+from interlock.release.proposals import SIGN
 from interlock.release.users import trust_of
 from interlock.store.database import Database
 
@@ -68,16 +69,17 @@ def _compare(project: Project, database: Database) -> tuple[list[str], list[str]
     """Signed acts that the trail misses, and sentences about all else that does not fit."""
     trust, routes = trust_of(project), RouteStore(project.routes)
     trail, others = audit.entries(database), list[str]()
-    documents: dict[str, RouteDocument] = {}
+    documents: dict[str, tuple[RouteDocument, list[str]]] = {}
     for endpoint in routes.endpoints():
         for revision in range(1, routes.current(endpoint) + 1):
             name, path = f"{endpoint} revision {revision}", routes.path(endpoint, revision)
             if not path.exists():
                 others.append(f"{name} was removed")
             else:
-                documents[name] = routes.read(endpoint, trust, revision, past=True)
+                route = routes.read(endpoint, trust, revision, past=True)
+                documents[name] = route, routes.signers(route, trust)
                 before = routes.path(endpoint, revision - 1)
-                if before.exists() and documents[name].previous != digest_file(before):
+                if before.exists() and route.previous != digest_file(before):
                     others.append(f"{endpoint} revision {revision - 1} was replaced: the one after it follows another")
     there = Counter([*documents, *_decisions(project, trust)])
     there[TRUST] = trust.revision - 1
@@ -86,10 +88,9 @@ def _compare(project: Project, database: Database) -> tuple[list[str], list[str]
     others += [f"the trail tells of {act}, which is not there" for act in (told - there).elements()]
     for entry in trail:
         for act in told_by(entry):
-            if act in documents and entry.action != MEND and not _agree(entry, documents[act]):
-                others.append(
-                    f"audit entry {entry.seq} tells of {act} otherwise than {documents[act].author} signed it"
-                )
+            if act in documents and entry.action != MEND and not _agree(entry, *documents[act]):
+                by = ", ".join(documents[act][1])
+                others.append(f"audit entry {entry.seq} tells of {act} otherwise than {by} signed it")
     return list((there - told).elements()), others
 
 
@@ -126,8 +127,12 @@ def _decisions(project: Project, trust: TrustRoot) -> Iterator[str]:
         yield _said(said.decision, said.scope, one.package_digest, said.evaluation, one.signer, said.reason)
 
 
-def _agree(entry: Entry, route: RouteDocument) -> bool:
-    """Whether an entry tells of a route as it is."""
+def _agree(entry: Entry, route: RouteDocument, signers: list[str]) -> bool:
+    """Whether an entry tells of a route as it is: by its author, or by the last of those who signed it."""
     _, after = entry.values
-    signed = {name: value for name, value in summary(route).items() if name in after}
-    return (entry.actor, entry.reason) == (route.author, route.reason) and signed.items() <= after.items()
+    told = {name: after.get(name) for name in ("risk", "diff", "override")}
+    signed = {**dict.fromkeys(told), **summary(route)}
+    signed = {name: value for name, value in signed.items() if name in after or name in told}
+    last = entry.actor in signers and after["signed_by"] == signers if entry.action == SIGN else False
+    by = last if len(signers) > 1 else entry.actor == route.author
+    return by and entry.reason == route.reason and signed.items() <= (after | told).items()

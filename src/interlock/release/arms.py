@@ -186,6 +186,8 @@ def summary(route: RouteDocument) -> dict[str, Any]:
         "standby": f"{route.standby.model}:{route.standby.version}" if route.standby else None,
         "shadows": {one.name: f"{one.model}:{one.version}" for one in route.shadows},
         "phase": route.experiment.phase,
+        **{name: value for name in ("risk", "diff") if (value := getattr(route, name)) is not None},
+        **({"override": route.override.until} if route.override else {}),
     }
 
 

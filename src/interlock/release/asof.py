@@ -12,6 +12,7 @@ from sqlalchemy import Row, select
 from interlock.core.assignment import share
 from interlock.core.clock import iso, parse_time
 from interlock.core.errors import FourEyes, NotApproved, NotFound, Tampered
+from interlock.core.policy import Risk
 from interlock.core.project import Project
 from interlock.core.signing import peek
 from interlock.core.trust import TrustedKey, TrustRoot, kept_revisions, open_trust
@@ -22,6 +23,7 @@ from interlock.registry.routes import Arm, ExperimentRef, Parameters, RouteDocum
 from interlock.release import audit
 from interlock.release.acts import TRUST, told_by
 from interlock.release.arms import percent
+from interlock.release.proposals import SIGN
 from interlock.release.users import trust_of
 from interlock.store.database import Database
 from interlock.store.tables import alerts, experiments
@@ -64,7 +66,13 @@ class State(msgspec.Struct, frozen=True):
     author: str
     reason: str
     time: str
-    """When the revision was signed; gateways obey within a second."""
+    """When the revision was signed (for the first time); gateways obey within a second."""
+    signed_by: tuple[str, ...]
+    risk: Risk | None
+    """The class of the change that this revision made; None: low."""
+    diff: str | None
+    override: str | None
+    """Until when its parameters and rules are an emergency's; after that `parameters` and `rules` are those before."""
     served: tuple[Served, ...]
     parameters: Parameters
     pinned: None
@@ -85,7 +93,7 @@ def as_of(project: Project, database: Database, endpoint: str, at: datetime) -> 
         NotFound: it did not exist then.
         Tampered: a file of it was altered.
     """
-    route = _route(project, endpoint, at)
+    route = _route(project, database, endpoint, at)
     now, then = trust_of(project), trust_then(project, database, at)
     arms: list[tuple[str, Arm | Standby, Scope]] = [(arm.name, arm, "serve") for arm in route.arms]
     arms += [("standby", route.standby, "serve")] if route.standby else []
@@ -97,6 +105,10 @@ def as_of(project: Project, database: Database, endpoint: str, at: datetime) -> 
         author=route.author,
         reason=route.reason,
         time=route.time,
+        signed_by=tuple(RouteStore(project.routes).signers(route, now)),
+        risk=route.risk,
+        diff=route.diff,
+        override=route.override.until if route.override else None,
         served=tuple(_served(project, name, one, scope, (now, then), at) for name, one, scope in arms),
         parameters=route.parameters,
         pinned=None,
@@ -127,12 +139,14 @@ def trust_then(project: Project, database: Database, at: datetime) -> TrustRoot:
     return open_trust(data, claimed.fingerprint)
 
 
-def _route(project: Project, endpoint: str, at: datetime) -> RouteDocument:
+def _route(project: Project, database: Database, endpoint: str, at: datetime) -> RouteDocument:
     store, trust = RouteStore(project.routes), trust_of(project)
+    signed = audit.entries(database, endpoint, action=SIGN)  # what waited for others came with the last of them
+    came = {act: entry.at for entry in signed for act in told_by(entry)}
     for revision in range(store.current(endpoint), 0, -1):
         route = store.read(endpoint, trust, revision, past=True)
-        if parse_time(route.time) <= at:
-            return route
+        if parse_time(came.get(f"{endpoint} revision {revision}", route.time)) <= at:
+            return route.at(at)
     raise NotFound(
         f"there was no endpoint {endpoint} at {iso(at)} (today there are: {', '.join(store.endpoints()) or 'none'})",
         next="see when it was made: interlock audit --action deploy",

@@ -18,6 +18,7 @@ from interlock.core.project import Project
 from interlock.core.settings import EndpointSettings, Name
 from interlock.model.package import read_manifest, verify
 from interlock.model.signature import Signature
+from interlock.registry import evidence
 from interlock.registry.admission import admitted
 from interlock.registry.approvals import Scope, read_decisions, require_quorum
 from interlock.registry.gateways import read_live
@@ -31,13 +32,16 @@ from interlock.registry.routes import (
     RouteStore,
     Rule,
     Shadow,
+    lacking,
     replica_name,
 )
 from interlock.registry.versions import Versions
-from interlock.release import arms, audit, mlflow, rules
+from interlock.release import arms, audit, changes, mlflow, proposals, rules
+from interlock.release.changes import PLAIN, Terms
 from interlock.release.compatible import check_history
 from interlock.release.keys import ARM, Keys, prove
 from interlock.release.parameters import changed_parameters, check_parameters
+from interlock.release.proposals import Signed
 from interlock.release.roles import require_role
 from interlock.release.users import trust_of
 from interlock.store.database import Database
@@ -53,6 +57,8 @@ class Outcome(msgspec.Struct, frozen=True):
     route: RouteDocument
     told: str = ""
     """What MLflow was told of a champion that came from there."""
+    proposal: Signed | None = None
+    """Where it waits for more signatures: `route` is not in force."""
 
     @property
     def changed(self) -> bool:
@@ -166,12 +172,14 @@ class Rollout:
         """Take a challenger out; its units go back to the champion."""
         return self._step("retire", endpoint, reason, lambda route: arms.retire(route, arm))
 
-    def change_parameters(self, endpoint: str, changes: Mapping[str, str], reason: str = "") -> Outcome:
-        """Change parameters live, `THRESHOLD` → `0.4`; starts no phase.
+    def change_parameters(
+        self, endpoint: str, changes: Mapping[str, str], reason: str = "", terms: Terms = PLAIN
+    ) -> Outcome:
+        """Change parameters live, `THRESHOLD` → `0.4`; starts no phase. What needs more signatures becomes a proposal.
 
         Raises:
             Usage: an unknown parameter, or a value that does not fit.
-            Refused: a gateway's environment pins one of them.
+            Refused: a gateway's environment pins one of them; or see `changes.judged`, `changes.overridden`.
         """
 
         def change(route: RouteDocument) -> RouteDocument:
@@ -187,13 +195,14 @@ class Rollout:
             check_parameters(parameters, self._signature(digest), route.names())
             return replace(route, parameters=parameters)
 
-        return self._step("params", endpoint, reason, change)
+        return self._step("params", endpoint, reason, change, terms)
 
-    def add_rule(self, endpoint: str, rule: Rule, reason: str = "") -> Outcome:
-        """Put a rule behind those that are there; starts no phase.
+    def add_rule(self, endpoint: str, rule: Rule, reason: str = "", terms: Terms = PLAIN) -> Outcome:
+        """Put a rule behind those that are there; starts no phase. What needs more signatures becomes a proposal.
 
         Raises:
             Usage: it does not fit every arm, or takes longer than a rule may.
+            Refused: see `changes.judged`, `changes.overridden`.
             Conflict: there is one of that name, or as many as there may be.
         """
 
@@ -203,11 +212,11 @@ class Rollout:
             rules.check_time(rule, route, self._packages)
             return after
 
-        return self._step("rules add", endpoint, reason, change)
+        return self._step("rules add", endpoint, reason, change, terms)
 
-    def remove_rule(self, endpoint: str, name: str, reason: str = "") -> Outcome:
-        """Take a rule out."""
-        return self._step("rules remove", endpoint, reason, lambda route: rules.removed(route, name))
+    def remove_rule(self, endpoint: str, name: str, reason: str = "", terms: Terms = PLAIN) -> Outcome:
+        """Take a rule out; see `add_rule`."""
+        return self._step("rules remove", endpoint, reason, lambda route: rules.removed(route, name), terms)
 
     def set_experiment(self, endpoint: str, experiment: str, reason: str = "") -> Outcome:
         """Start the experiment of that id with a fresh salt and phase 1; with an empty id, end the one that runs."""
@@ -221,36 +230,40 @@ class Rollout:
 
         return self._step("experiment", endpoint, reason, change)
 
-    def _step(self, action: str, endpoint: str, reason: str, change: Change) -> Outcome:
+    def _step(self, action: str, endpoint: str, reason: str, change: Change, terms: Terms | None = None) -> Outcome:
+        """`terms`: of a change of parameters or rules. Any step ends an override, but for another one."""
         try:
-            key = self._operator()
-            before = self._current(endpoint, create=action == "deploy")
-            after = self._settled(before, change(before))
-            if _content(after) == _content(before) and self._holds(before):
+            key, now = self._operator(), self._clock.now()
+            before = self._current(endpoint, create=action == "deploy").at(now)
+            emergency = terms.override if terms else ""
+            base = changes.reviewed(self.routes, self.trust, before)
+            start = before if emergency and self.routes.holds(before, self.trust) else base
+            after = replace(self._settled(start, change(start)), risk=None, diff=None, override=None)
+            if _content(after) == _content(before) and self.routes.holds(before, self.trust):
                 return Outcome(before, before)
             after = replace(
                 after,
                 revision=before.revision + 1,
                 author=self.actor,
-                reason=reason,
-                time=iso(self._clock.now()),
+                reason=emergency or reason,
+                time=iso(now),
                 previous=self.routes.digest_of(endpoint, before.revision),
             )
+            if emergency:
+                after = changes.overridden(self.trust, before, base, after, now)
+            elif terms:
+                diff = evidence.read(self.database, terms.diff) if terms.diff else None
+                after = changes.judged(self.routes, self.trust, base, after, diff)
+            if lacking(after, (self.trust.key_named(self.actor),), self.trust):
+                signed = proposals.propose(self.project, self.database, self.actor, action, before, after, key)
+                return Outcome(before, after, proposal=signed)
             self.routes.write(after, key)
         except Refused as error:
             audit.refused(self.database, self.actor, action, endpoint, error.code, error.message)
             raise
-        audit.append(self.database, self.actor, action, endpoint, *arms.difference(before, after), reason)
+        audit.append(self.database, self.actor, action, endpoint, *arms.difference(before, after), after.reason)
         told = mlflow.tell_champion(self.database, self._packages, self.actor, before, after)
         return Outcome(before, after, told)
-
-    def _holds(self, route: RouteDocument) -> bool:
-        """Whether gateways take it: the key of who signed it may have been revoked since then."""
-        try:
-            self.routes.read(route.endpoint, self.trust, route.revision)
-        except NotApproved:
-            return False
-        return True
 
     def _operator(self) -> signing.PrivateKey:
         require_role(self.trust, self.actor, "release")
@@ -335,7 +348,7 @@ class Rollout:
 
 
 def _content(route: RouteDocument) -> RouteDocument:
-    return replace(route, revision=0, author="", reason="", time="", previous=None)
+    return replace(route, revision=0, author="", reason="", time="", previous=None, risk=None, diff=None)
 
 
 def _first_parameters(wanted: EndpointSettings) -> Parameters:

@@ -44,7 +44,7 @@ def admit(
     except Expired:
         store = RouteStore(routes or Path())
         for name in store.endpoints() if routes else ():
-            route = store.read(name, trust)
+            route = store.read(name, trust).at(now)
             if route.most(package.digest) is not None and route.parameters.on_expiry == "freeze":
                 return package, admitted(store, route, package.digest, decisions, author, scope, trust, now)[0]
         raise
