@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from interlock.cli.evidence import diff_line, evidence, loadtest_line, skew_line
+from interlock.cli.evidence import diff_line, evidence, loadtest_line, skew_line, standard_line
 from interlock.cli.identity import As, acting
 from interlock.cli.output import Columns, Part, Reply
 from interlock.cli.session import Flags, Session
@@ -35,6 +35,7 @@ from interlock.registry.routes import CHAMPION, RouteStore
 from interlock.registry.versions import Version, Versions
 from interlock.release.keys import Keys
 from interlock.release.review import Terms, decide
+from interlock.release.standard import Bench, judge
 from interlock.release.users import trust_of
 from interlock.store.database import Database
 
@@ -63,6 +64,8 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
     diff = documents.latest(database, "diff", one.package_digest)
     loadtest = documents.latest(database, "loadtest", one.package_digest)
     skew = documents.latest(database, "skew", one.package_digest)
+    verdict = judge(Bench(project, database, version)) if project.settings().standard else None
+    rules = msgspec.to_builtins(verdict.rules) if verdict else []
     text: list[Part] = [
         f"{one.name}  {one.label}  by {one.author}, {one.created_at}",
         f"package {one.package_digest}",
@@ -72,6 +75,7 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
         diff_line(one.name, diff),
         loadtest_line(one.name, loadtest),
         skew_line(one.name, skew),
+        standard_line(verdict),
         "",
         "feature function (runs in the model server):",
         *(f"    {line}" for line in source.splitlines()),
@@ -83,7 +87,7 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
     if said:
         text += ["", Columns(said, ("time", "decision", "scope", "approver", "self_approved", "reason"))]
     sources = {"Feature function": source, **({"Code of the model": code} if code else {})}
-    dossier = Dossier(report, stored.digest, one.label, package.manifest, package.digest, sources, said)
+    dossier = Dossier(report, stored.digest, one.label, package.manifest, package.digest, sources, said, rules)
     for path, view in ((html, report_views.html), (card, model_card.card)):
         if path:
             write_atomic(path.absolute(), view(dossier).encode())
@@ -95,6 +99,7 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
             "diff": diff.digest if diff else None,
             "loadtest": loadtest.digest if loadtest else None,
             "skew": skew.digest if skew else None,
+            "standard": msgspec.to_builtins(verdict),
             "report": msgspec.to_builtins(report),
             "decisions": said,
             "features": source,
@@ -115,6 +120,8 @@ def approve(
     scope: Scope = "serve",
     expires: str = "",
     diff: str | None = None,
+    loadtest: str | None = None,
+    standard: str | None = None,
     risk: Risk | None = None,
     override: str | None = None,
     as_: As = None,
@@ -125,7 +132,9 @@ def approve(
         version: MODEL:V
         scope: serve, or shadow for answers that no client sees.
         expires: When it ends: in how long, as in 30d, or ISO with an offset (default: as late as the policy allows).
-        diff: Digest of the decision diff that you looked at.
+        diff: Digest of the decision diff that you looked at (default: the newest that tells of what is in force).
+        loadtest: Digest of the load test that you looked at (default: the newest).
+        standard: Digest of the verdict that you looked at; refused when the evidence says another by now (default: judged now).
         risk: The class of the change (default: that of the diff).
         override: Why this goes past a failed standard; takes an admin's signature too, and holds as long as the policy says.
     """
@@ -134,7 +143,7 @@ def approve(
         end = SystemClock().now() + span if span else parse_time(expires) if expires else None
     except ValueError:
         raise Usage(f"--expires {expires}: no span and no time with an offset", next="as in: --expires 30d") from None
-    terms = Terms(expires=end, diff=diff, risk=risk, override=override)
+    terms = Terms(expires=end, diff=diff, loadtest=loadtest, standard=standard, risk=risk, override=override)
     return _decided(session, version, "approve", reason, scope, as_, terms)
 
 
@@ -169,9 +178,12 @@ def _decided(
         **msgspec.to_builtins(version), "label": version.label, "decision": decision, "scope": scope,
         "signed_by": actor, "self_approved": predicate.self_approved, "evaluation": predicate.evaluation,
         "approval": str(said.path), "expires": predicate.expires, "risk": predicate.risk, "missing": said.missing,
-        "mlflow": said.told or None,
+        "mlflow": said.told or None, "diff": predicate.diff, "loadtest": predicate.loadtest,
+        "standard": predicate.standard, "override": predicate.override,
     }  # fmt: skip
     text = [f"{version.name} {version.label} is {word} by {actor}{mark}", f"signed in {said.path}"]
+    if predicate.override is not None:
+        text.append(f"an override until {predicate.expires}: {predicate.override}")
     if said.missing:
         text.append(f"it may not be served yet: {said.missing}")
     live = serving(project, trust_of(project)).get(version.package_digest, [])

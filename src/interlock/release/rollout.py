@@ -36,6 +36,7 @@ from interlock.registry.routes import (
 from interlock.registry.versions import Versions
 from interlock.release import arms, audit, mlflow, rules
 from interlock.release.compatible import check_history
+from interlock.release.freeze import growing, require_open
 from interlock.release.keys import ARM, Keys, prove
 from interlock.release.parameters import changed_parameters, check_parameters
 from interlock.release.roles import require_role
@@ -214,6 +215,8 @@ class Rollout:
             key = self._operator()
             before = self._current(endpoint, create=action == "deploy")
             after = self._settled(before, change(before))
+            if action != "rollback":  # a way back is always open
+                self._require_open(before, after)
             if _content(after) == _content(before) and self._holds(before):
                 return Outcome(before, before)
             after = replace(
@@ -303,6 +306,16 @@ class Rollout:
             grows = (after.most(arm.package_digest) or 0) > (before.most(arm.package_digest) or 0)
             name = f"{arm.model}:{arm.version}"
             self._check_approved(arm.package_digest, name, route=None if grows else after)
+
+    def _require_open(self, before: RouteDocument, after: RouteDocument) -> None:
+        """Whether what gets more traffic may get it now; an override passes."""
+        standard = self.project.settings().standard
+        for digest in growing(before, after) if standard else []:
+            decisions = read_decisions(self.project.approvals, digest, self.trust)
+            author, now = read_manifest(self._packages.find(digest), digest).author.name, self._clock.now()
+            said = require_quorum(decisions, digest, author, "serve", self.trust, now)
+            if standard and said[0].predicate.override is None:
+                require_open(standard, self.routes, before, self.trust, now)
 
     def _approved(self, route: RouteDocument, package_digest: str) -> bool:
         try:
