@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -49,12 +50,13 @@ def test_in_a_freeze_nothing_new_gets_traffic_and_every_way_back_is_open(gate: G
     at(gate, 15.9).deploy(one, E, "champion")
     at(gate, 15.9).deploy(other, E, "challenger", buckets=1000)
     frozen = at(gate, 40)
-    for step in (
+    steps: tuple[Callable[[], object], ...] = (
         lambda: frozen.deploy(third, E, "champion"),
         lambda: frozen.traffic(E, {"champion": 8000, "challenger": 2000}),
         lambda: frozen.promote(E, "challenger"),
         lambda: frozen.change_parameters(E, {"ACTIVE_MODEL": "challenger"}),
-    ):
+    )
+    for step in steps:
         with pytest.raises(Refused):
             step()
     assert len(refusals(gate)) == 5
@@ -96,4 +98,3 @@ def test_an_override_passes_both(gate: Gate, two: tuple[str, str]) -> None:
         decide(gate.project, gate.database, by, gate.people, other, "approve", "now", terms=said)
     config.write_text(text)
     assert at(gate, 20).deploy(other, E, "champion").changed
-

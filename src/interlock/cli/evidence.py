@@ -12,8 +12,6 @@ from interlock.evaluation.skew import Skew
 from interlock.registry.evidence import Evidence, decode
 from interlock.release.standard import Verdict
 
-RULE_COLUMNS = ("rule", "verdict", "value", "low", "high", "limit", "n", "sentence")
-
 
 def evidence(report: Report) -> list[Part]:
     """Rows, metrics, slices and the round-trip proof of a report, and what it says about decisions."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from interlock.cli.evidence import RULE_COLUMNS
 from interlock.cli.identity import somebody
 from interlock.cli.output import Columns, Part, Reply
 from interlock.cli.session import Session
+from interlock.evaluation.report_views import RULE_COLUMNS
 from interlock.release.standard import Bench, judge, keep
 from interlock.store.database import Database
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -21,36 +20,22 @@ from interlock.evaluation.skew import Skew
 Source = Literal["evaluation", "change", "package", "diff", "loadtest", "skew", "log"]
 """Where numbers come from; `change`: the evaluation beside the champion."""
 DAY = 86_400.0
-NAMES: dict[str, tuple[Source, str]] = {
-    "rows": ("evaluation", "held-out rows"),
-    "calibration_gap": ("evaluation", "largest distance in a bin of the reliability curve"),
-    "top_importance": ("evaluation", "what the answers lose when the most important input is shuffled"),
-    "saving": ("evaluation", "what a row would cost less at the cheapest threshold"),
-    "selection_ratio": ("evaluation", "lowest by highest selection rate of the sensitive column's values"),
-    "equalised_odds": ("evaluation", "largest gap in recall or false alarms between the sensitive column's values"),
-    "start_seconds": ("evaluation", "from the start of a model server until it is ready"),
-    "drift": ("change", "largest PSI of an input, training rows against the champion's"),
-    "package_mb": ("package", "size of the package"),
-    "changed": ("diff", "share of decisions that change"),
-    "harmed": ("diff", "share of the labelled rows that only the old decision gets right"),
-    "harmed_slices": ("diff", "slices in which more rows are harmed than helped"),
-    "unsupported": ("diff", "share of rows that could not be replayed"),
-    "mismatch": ("diff", "share of rows that the replay answers otherwise than the log"),
-    "diff_days": ("diff", "days of log that it covers; a diff over the whole log is always enough"),
-    "diff_age_days": ("diff", "days since it was made"),
-    "latency_ms": ("loadtest", "p99 at the expected load"),
-    "latency_twice_ms": ("loadtest", "p99 at twice the expected load"),
-    "held_rate": ("loadtest", "highest rate that met the deadline"),
-    "memory_mb": ("loadtest", "peak resident memory of the model server"),
-    "skew": ("skew", "share of rows that differ, of the input that differs most"),
-    "skew_found": ("skew", "share of the logged rows that the extract has"),
-    "shadow_hours": ("log", "hours of the clock in which it answered as a shadow"),
-}
-"""All but the metrics of the evaluation: where from, and what it is."""
+FROM: dict[Source, tuple[str, ...]] = {
+    "evaluation": (
+        "rows", "calibration_gap", "top_importance", "saving", "selection_ratio", "equalised_odds", "start_seconds",
+    ),
+    "change": ("drift",),
+    "package": ("package_mb",),
+    "diff": ("changed", "harmed", "harmed_slices", "unsupported", "mismatch", "diff_days", "diff_age_days"),
+    "loadtest": ("latency_ms", "latency_twice_ms", "held_rate", "memory_mb"),
+    "skew": ("skew", "skew_found"),
+    "log": ("shadow_hours",),
+}  # fmt: skip
+NAMES: dict[str, Source] = {name: source for source, names in FROM.items() for name in names}
+"""All but the metrics of the evaluation; docs/reference/standard.md says what each is."""
 NEEDS = {
     "saving": "[evaluation.cost] in interlock.toml",
-    "selection_ratio": '[evaluation] sensitive = "COLUMN" in interlock.toml',
-    "equalised_odds": '[evaluation] sensitive = "COLUMN" in interlock.toml',
+    **dict.fromkeys(("selection_ratio", "equalised_odds"), '[evaluation] sensitive = "COLUMN" in interlock.toml'),
     "harmed": "labels: interlock feedback load",
 }
 """What some numbers are missing without."""
@@ -128,11 +113,6 @@ def of_skew(check: Skew) -> dict[str, Number]:
         **_share("skew", worst.mismatched, worst.n),
         **_share("skew_found", check.found, check.rows),
     }
-
-
-def of_package(sizes: Sequence[int]) -> dict[str, Number]:
-    """Of the sizes of a package's files."""
-    return {"package_mb": Number(sum(sizes) / 1e6)}
 
 
 def _number(value: float, interval: Interval | None, n: int) -> Number:

@@ -22,17 +22,9 @@ figure { display: inline-block; margin: .4rem 1rem .4rem 0; vertical-align: top 
 svg { max-width: 100%; height: auto } p { margin: .35rem 0 }
 """
 _TONES = {
-    "worse": "bad",
-    "moved": "bad",
-    "reject": "bad",
-    "better": "good",
-    "approve": "good",
-    "too small": "quiet",
-    "fail": "bad",
-    "unknown": "bad",
-    "pass": "good",
-    "skipped": "quiet",
-}
+    "worse": "bad", "moved": "bad", "reject": "bad", "fail": "bad", "unknown": "bad", "better": "good", "approve": "good",
+    "pass": "good", "too small": "quiet", "skipped": "quiet",
+}  # fmt: skip
 
 
 def page(title: str, body: Iterable[str]) -> str:

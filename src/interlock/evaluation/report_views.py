@@ -62,6 +62,7 @@ def metric_rows(report: Report) -> list[Row]:
     return rows
 
 
+RULE_COLUMNS = ("rule", "verdict", "value", "low", "high", "limit", "n", "sentence")
 METRIC_COLUMNS = ("metric", "better", "this", "interval", "other", "difference", "low", "high", "p", "naive")
 
 
@@ -177,7 +178,7 @@ def _body(dossier: Dossier) -> Iterator[str]:
     yield page.paragraph(f"evaluation {dossier.digest}, package {dossier.package_digest}", quiet=True)
     if dossier.rules:
         yield page.heading("Release standard")
-        yield page.table(dossier.rules, ("rule", "verdict", "value", "low", "high", "limit", "n", "sentence"))
+        yield page.table(dossier.rules, RULE_COLUMNS)
     yield page.heading("Metrics")
     yield page.table(metric_rows(report), METRIC_COLUMNS)
     yield page.paragraph(

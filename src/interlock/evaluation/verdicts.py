@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec import Struct
 
@@ -18,13 +18,14 @@ from interlock.core.settings import StandardRule, StandardSettings, Task
 from interlock.evaluation.charts import number
 from interlock.evaluation.metrics import metrics_of
 from interlock.evaluation.numbers import NAMES, NEEDS, Number, Source, known
-from interlock.evaluation.paired import Paired
 from interlock.evaluation.report import Report
 from interlock.evaluation.slices import Slice
 
 Verdict = Literal["pass", "fail", "unknown", "skipped"]
 """unknown: the evidence is missing, which counts as failed. skipped: there is no champion yet."""
 Bound = Literal["min", "max", "margin"]
+BOUNDS: tuple[Bound, ...] = get_args(Bound)
+AT = {"min": "at least", "max": "at most"}
 ALPHA = 0.025
 NOT_COMPARED = ("average_precision", "ece")
 NAIVE: dict[Task, str] = {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}
@@ -86,24 +87,19 @@ def lines(standard: StandardSettings, task: Task, facts: Facts) -> Iterator[Line
     """Every rule of the standard with its verdict, that on the naive guess first."""
     yield _naive(NAIVE[task], facts)
     for source in standard.require:
-        gone = facts.missing.get(source)
-        if gone:
-            yield Line(f"{source} required", gone.verdict, gone.why, next=gone.next)
-        else:
-            yield Line(f"{source} required", "pass", "it is there")
+        gone = facts.missing.get(source, Missing("pass", "it is there"))
+        yield Line(f"{source} required", gone.verdict, gone.why, next=gone.next)
     for rule in standard.rules:
-        bounds: tuple[tuple[Bound, float | None], ...] = (
-            ("min", rule.min), ("max", rule.max), ("margin", rule.margin),
-        )  # fmt: skip
-        for bound, limit in bounds:
-            if limit is not None:
-                yield (
-                    _difference(rule.metric, limit, task, facts)
-                    if bound == "margin"
-                    else _value(rule.metric, bound, limit, facts)
-                )
-                if rule.slices:
-                    yield _in_slices(rule, bound, limit, task, facts)
+        for bound in BOUNDS:
+            limit: float | None = getattr(rule, bound)
+            if limit is None:
+                continue
+            if bound == "margin":
+                yield _difference(rule.metric, limit, task, facts)
+            else:
+                yield _value(rule.metric, bound, limit, facts)
+            if rule.slices:
+                yield _in_slices(rule, bound, limit, task, facts)
 
 
 def _naive(metric: str, facts: Facts) -> Line:
@@ -120,20 +116,16 @@ def _naive(metric: str, facts: Facts) -> Line:
 
 def _value(name: str, bound: Bound, limit: float, facts: Facts) -> Line:
     rule = f"{name} {bound} {number(limit)}"
-    source = NAMES[name][0] if name in NAMES else "evaluation"
     one = facts.numbers.get(name)
     if one is None:
-        return _gone(rule, source, facts, name)
+        return _gone(rule, NAMES.get(name, "evaluation"), facts, name)
     end = one.value
     if one.low is not None and one.high is not None:
         end = one.low if bound == "min" else one.high
     good = end >= limit or one.enough if bound == "min" else end <= limit
-    word = {True: "", False: " not"}[good]
-    said = f"{name} {_told(one)}: {'all there is' if one.enough else f'is{word} {AT[bound]} {number(limit)}'}"
+    told = "all there is" if one.enough else f"is {'' if good else 'not '}{AT[bound]} {number(limit)}"
+    said = f"{name} {_told(one)}: {told}"
     return Line(rule, "pass" if good else "fail", said, one.value, one.low, one.high, limit, one.n)
-
-
-AT = {"min": "at least", "max": "at most"}
 
 
 def _difference(metric: str, margin: float, task: Task, facts: Facts) -> Line:
@@ -182,7 +174,7 @@ def _in_slices(rule: StandardRule, bound: Bound, limit: float, task: Task, facts
 def _measured(one: Slice, metric: str, bound: Bound) -> tuple[float, float] | None:
     """The difference or the value in a slice, and its standard error (0: it has none); None: it does not tell."""
     if bound == "margin":
-        pair: Paired | None = next((change for change in one.changes if change.metric == metric), None)
+        pair = next((change for change in one.changes if change.metric == metric), None)
         return (pair.effect, pair.se) if pair else None
     if metric not in one.metrics or not one.errors:
         return None

@@ -186,12 +186,12 @@ def _bound(
     Raises:
         Refused: the standard is not met and not overridden; or the verdict that was named is not what the evidence says now.
     """
+    seen = evidence.about(database, terms.standard, "standard", version.package_digest) if terms.standard else None
+    looked = evidence.decode(seen, standard.Verdict) if seen else None
     if scope == "shadow":
         return terms
-    seen = evidence.read(database, terms.standard) if terms.standard else None
-    looked = evidence.decode(seen, standard.Verdict) if seen and seen.kind == "standard" else None
     judged = looked.judged if looked else standard.Judged(version.package_digest)
-    named = standard.Named(terms.diff or judged.diff, terms.loadtest or judged.loadtest, judged.skew)
+    named = msgspec.structs.replace(judged, diff=terms.diff or judged.diff, loadtest=terms.loadtest or judged.loadtest)
     bench = standard.Bench(project, database, version.name, named=named)
     found = {name: one.digest if one else None for name, one in (("diff", bench.diff), ("loadtest", bench.loadtest))}
     terms = msgspec.structs.replace(terms, **found)
@@ -199,8 +199,8 @@ def _bound(
         return terms
     verdict = standard.judge(bench, clock)
     kept = standard.keep(database, actor, verdict, clock)
-    if terms.standard not in (None, kept):
-        changed = ", ".join(standard.differences(looked, verdict)) if looked else "it is no verdict"
+    if looked and terms.standard != kept:
+        changed = ", ".join(standard.differences(looked, verdict))
         raise Refused(
             f"{terms.standard} does not hold any more: {changed}", next=f"look again: interlock standard {version.name}"
         )
@@ -217,16 +217,11 @@ def _checked(terms: Terms, database: Database, version: Version, trust: TrustRoo
         NotFound: there is no such evidence about this version.
     """
     share = 0.0
-    for kind, found in (("diff", terms.diff), ("loadtest", terms.loadtest), ("standard", terms.standard)):
-        if found is None:
-            continue
-        document = evidence.read(database, found)
-        if (document.kind, document.package_digest) != (kind, version.package_digest):
-            raise Refused(
-                f"{found} is a {document.kind} of package {document.package_digest}, not a {kind} of {version.name}"
-            )
-        if kind == "diff":
-            share = msgspec.json.decode(document.document, type=_Diff).share
+    if terms.diff:
+        diff = evidence.about(database, terms.diff, "diff", version.package_digest)
+        share = msgspec.json.decode(diff.document, type=_Diff).share
+    if terms.loadtest:
+        evidence.about(database, terms.loadtest, "loadtest", version.package_digest)
     policy, limits = trust.policy, trust.policy.limits_of(version.model)
     least = policy.class_of(share, version.model)
     if terms.risk is not None and RISKS.index(terms.risk) < RISKS.index(least):

@@ -15,7 +15,6 @@ from interlock.core.clock import Clock, SystemClock, iso
 from interlock.core.errors import Misconfigured, NotFound, Refused
 from interlock.core.hashing import canonical, digest
 from interlock.core.project import Project, snake
-from interlock.core.settings import StandardSettings
 from interlock.evaluation import numbers
 from interlock.evaluation.diff import Diff
 from interlock.evaluation.diff import decode as decode_diff
@@ -71,21 +70,13 @@ class Verdict(msgspec.Struct, frozen=True):
         return [one for one in self.rules if one.verdict in ("fail", "unknown")]
 
 
-class Named(msgspec.Struct, frozen=True):
-    """Digests of evidence that somebody named; None: the newest."""
-
-    diff: str | None = None
-    loadtest: str | None = None
-    skew: str | None = None
-
-
 class Bench:
     """What lies before the judge: a version, the champion that it would replace, and the evidence about both."""
 
     def __init__(
-        self, project: Project, database: Database, name: str, against: str = "", named: Named | None = None
+        self, project: Project, database: Database, name: str, against: str = "", named: Judged | None = None
     ) -> None:
-        """`against`: MODEL:V instead of the champion.
+        """`against`: MODEL:V instead of the champion; `named`: evidence instead of the newest, where it names some.
 
         Raises:
             NotFound: there is no such version or evidence. Tampered: a package or a document was altered.
@@ -94,7 +85,8 @@ class Bench:
         versions = Versions(database, PackageStore(project.packages))
         self.candidate = registered(versions, name)
         self.route = self._served()
-        other = against or (self._champion_of(self.route) if self.route else "")
+        arm = self.route.arm(CHAMPION) if self.route else None
+        other = against or (f"{arm.model}:{arm.version}" if arm else "")
         champion = registered(versions, other) if other else None
         same = champion and champion.subject.package_digest == self.package
         self.champion = None if same else champion
@@ -102,7 +94,7 @@ class Bench:
         if self.champion is None:
             why = f"{name} is the champion itself" if same else "there is no champion yet"
             self.missing = dict.fromkeys(("change", "diff", "skew", "log"), Missing("skipped", why))
-        named = named or Named()
+        named = named or Judged(self.package)
         self.diff = self._diff(named.diff)
         self.loadtest = self._document("loadtest", named.loadtest, f"interlock loadtest {name}")
         self.skew = self._document("skew", named.skew, f"interlock skew {name}") if self.champion else None
@@ -112,15 +104,15 @@ class Bench:
         """The candidate's digest."""
         return self.candidate.subject.package_digest
 
-    def report(self) -> tuple[str | None, Report | None]:
-        """The newest evaluation, if it was made at the threshold that is deployed; and its digest."""
+    def report(self) -> tuple[str, Report | None]:
+        """Digest of the newest evaluation, and what it says, if it was made at the threshold that is deployed.
+
+        Raises:
+            NotFound: there is none.
+        """
         name = self.candidate.subject.name
         again = f"interlock evaluate {name}" + (f" --against {self.champion.subject.name}" if self.champion else "")
-        try:
-            found = evaluations.latest(self._database, self.package)
-        except NotFound as error:
-            self.missing |= dict.fromkeys(("evaluation", "change"), Missing("unknown", error.message, again))
-            return None, None
+        found = evaluations.latest(self._database, self.package)
         report = decode_report(found.report)
         deployed = self.route.parameters.threshold if self.route else self.project.settings().endpoint.threshold
         if report.threshold != deployed:
@@ -157,20 +149,11 @@ class Bench:
         model = self.candidate.subject.model
         return next((one for one in found if one.arms and one.arm(CHAMPION).model == model), None)
 
-    @staticmethod
-    def _champion_of(route: RouteDocument) -> str:
-        arm = route.arm(CHAMPION)
-        return f"{arm.model}:{arm.version}"
-
     def _document(self, kind: Literal["diff", "loadtest", "skew"], named: str | None, command: str) -> Evidence | None:
-        found = evidence.read(self._database, named) if named else None
-        if found and (found.kind, found.package_digest) != (kind, self.package):
-            raise Refused(
-                f"{named} is a {found.kind} of package {found.package_digest}, not a {kind} of {self.candidate.subject.name}"
-            )
-        if found is None and named is None:
-            against = self.champion.subject.package_digest if kind == "diff" and self.champion else None
-            found = evidence.latest(self._database, kind, self.package, against)
+        against = self.champion.subject.package_digest if kind == "diff" and self.champion else None
+        if named:
+            return evidence.about(self._database, named, kind, self.package)
+        found = evidence.latest(self._database, kind, self.package, against)
         if found is None:
             self.missing[kind] = Missing("unknown", f"there is no {kind} of it yet", command)
         return found
@@ -211,11 +194,13 @@ def judge(bench: Bench, clock: Clock | None = None) -> Verdict:
     Raises:
         Misconfigured: there is none, or it names an unknown number.
     """
-    standard = standard_of(bench.project)
+    standard = bench.project.settings().standard
+    if standard is None:
+        raise Misconfigured("interlock.toml has no [standard]", next="write one; see docs/reference/standard.md")
     manifest = bench.candidate.package.manifest
     check_names(standard, manifest.signature.task)
     evaluated, report = bench.report()
-    found = numbers.of_package([one.size for one in manifest.files])
+    found = {"package_mb": Number(sum(one.size for one in manifest.files) / 1e6)}
     if report is not None:
         found |= numbers.of_report(report)
         if "change" in bench.missing:
@@ -239,20 +224,6 @@ def judge(bench: Bench, clock: Clock | None = None) -> Verdict:
         passed=all(one.verdict in ("pass", "skipped") for one in made),
         rules=made,
     )
-
-
-def standard_of(project: Project) -> StandardSettings:
-    """What `[standard]` says.
-
-    Raises:
-        Misconfigured: there is none.
-    """
-    found = project.settings().standard
-    if found is None:
-        raise Misconfigured(
-            "interlock.toml has no [standard] to judge by", next="write one; see docs/reference/standard.md"
-        )
-    return found
 
 
 def keep(database: Database, actor: str, verdict: Verdict, clock: Clock | None = None) -> str:
