@@ -10,6 +10,7 @@ from interlock.evaluation.report import Report
 from interlock.evaluation.report_views import METRIC_COLUMNS, about, decided, metric_rows, proof, slice_rows
 from interlock.evaluation.skew import Skew
 from interlock.registry.evidence import Evidence, decode
+from interlock.release.standard import Verdict
 
 
 def evidence(report: Report) -> list[Part]:
@@ -44,3 +45,13 @@ def skew_line(name: str, found: Evidence | None) -> str:
     differing = [f"{one.name} in {one.share:.3g} of {one.n}" for one in check.inputs if one.mismatched]
     said = f"differs: {', '.join(differing)}" if differing else "no input differs"
     return f"skew: {said}; {check.found} of {check.rows} logged rows were in the extract; {found.digest}"
+
+
+def standard_line(verdict: Verdict | None) -> str:
+    """What the release standard says of the newest evidence, in one sentence."""
+    if verdict is None:
+        return "release standard: there is none in interlock.toml"
+    if verdict.passed:
+        return f"release standard: met, {len(verdict.rules)} rules"
+    said = "; ".join(f"{one.rule}: {one.sentence}" for one in verdict.failed)
+    return f"release standard: NOT met, {len(verdict.failed)} of {len(verdict.rules)} rules fail: {said}"

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from interlock.cli.evidence import diff_line, evidence, loadtest_line, skew_line
+from interlock.cli.evidence import diff_line, evidence, loadtest_line, skew_line, standard_line
 from interlock.cli.identity import As, acting, somebody
 from interlock.cli.output import Part, Reply
 from interlock.cli.reviews import decided, in_order, told
@@ -37,6 +37,7 @@ from interlock.registry.versions import Version, Versions
 from interlock.release import reviews
 from interlock.release.keys import Keys
 from interlock.release.review import Terms, decide
+from interlock.release.standard import Bench, judge
 from interlock.release.users import trust_of
 from interlock.release.waiting import may_sign
 from interlock.store.database import Database
@@ -76,6 +77,8 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
     diff = documents.latest(database, "diff", one.package_digest)
     loadtest = documents.latest(database, "loadtest", one.package_digest)
     skew = documents.latest(database, "skew", one.package_digest)
+    verdict = judge(Bench(project, database, version)) if project.settings().standard else None
+    rules = msgspec.to_builtins(verdict.rules) if verdict else []
     text: list[Part] = [
         f"{one.name}  {one.label}  by {one.author}, {one.created_at}",
         f"package {one.package_digest}",
@@ -86,6 +89,7 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
         diff_line(one.name, diff),
         loadtest_line(one.name, loadtest),
         skew_line(one.name, skew),
+        standard_line(verdict),
         "",
         "feature function (runs in the model server):",
         *(f"    {line}" for line in source.splitlines()),
@@ -100,7 +104,7 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
     text += ["", *told(said, notes), f"seen: {seen.short}"]
     sources = {"Feature function": source, **({"Code of the model": code} if code else {})}
     dossier = Dossier(
-        report, stored.digest, one.label, package.manifest, package.digest, sources, in_order(said, notes)
+        report, stored.digest, one.label, package.manifest, package.digest, sources, in_order(said, notes), rules
     )
     for path, view in ((html, report_views.html), (card, model_card.card)):
         if path:
@@ -113,6 +117,7 @@ def review(version: str, /, *, session: Session, html: Path | None = None, card:
             "diff": diff.digest if diff else None,
             "loadtest": loadtest.digest if loadtest else None,
             "skew": skew.digest if skew else None,
+            "standard": msgspec.to_builtins(verdict),
             "report": msgspec.to_builtins(report),
             "decisions": said,
             "notes": notes,
@@ -136,6 +141,8 @@ def approve(
     scope: Scope = "serve",
     expires: str = "",
     diff: str | None = None,
+    loadtest: str | None = None,
+    standard: str | None = None,
     risk: Risk | None = None,
     override: str | None = None,
     checked: Checked = [],  # noqa: B006 - nobody changes it
@@ -148,7 +155,9 @@ def approve(
         version: MODEL:V
         scope: serve, or shadow for answers that no client sees.
         expires: When it ends: in how long, as in 30d, or ISO with an offset (default: as late as the policy allows).
-        diff: Digest of the decision diff that you looked at.
+        diff: Digest of the decision diff that you looked at (default: the newest that tells of what is in force).
+        loadtest: Digest of the load test that you looked at (default: the newest).
+        standard: Digest of the verdict that you looked at; refused when the evidence says another by now (default: judged now).
         risk: The class of the change (default: that of the diff).
         override: Why this goes past a failed standard; takes an admin's signature too, and holds as long as the policy says.
     """
@@ -157,7 +166,15 @@ def approve(
         end = SystemClock().now() + span if span else parse_time(expires) if expires else None
     except ValueError:
         raise Usage(f"--expires {expires}: no span and no time with an offset", next="as in: --expires 30d") from None
-    terms = Terms(expires=end, diff=diff, risk=risk, override=override, checklist=tuple(checked))
+    terms = Terms(
+        expires=end,
+        diff=diff,
+        loadtest=loadtest,
+        standard=standard,
+        risk=risk,
+        override=override,
+        checklist=tuple(checked),
+    )
     return _decided(session, version, "approve", reason, scope, as_, terms, seen)
 
 
@@ -205,9 +222,12 @@ def _decided(
         **msgspec.to_builtins(version), "label": version.label, "decision": decision, "scope": scope,
         "signed_by": actor, "self_approved": predicate.self_approved, "evaluation": predicate.evaluation,
         "approval": str(said.path), "expires": predicate.expires, "risk": predicate.risk, "missing": said.missing,
-        "mlflow": said.told or None,
+        "mlflow": said.told or None, "diff": predicate.diff, "loadtest": predicate.loadtest,
+        "standard": predicate.standard, "override": predicate.override,
     }  # fmt: skip
     text = [f"{version.name} {version.label} is {word} by {actor}{mark}", f"signed in {said.path}"]
+    if predicate.override is not None:
+        text.append(f"an override until {predicate.expires}: {predicate.override}")
     if said.missing:
         text.append(f"it may not be served yet: {said.missing}")
     live = serving(project, trust_of(project)).get(version.package_digest, [])

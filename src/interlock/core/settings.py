@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from interlock.core.errors import Misconfigured
+from interlock.core.freeze import FreezeSettings
 
 Logical = Literal["float", "int", "bool", "string", "category", "timestamp"]
 Task = Literal["binary", "multiclass", "regression"]
@@ -160,6 +161,36 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """Column of the extract that must not decide (binary tasks); empty = none is looked at."""
 
 
+class StandardRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a number of the evidence must be; where it has an interval, the end that is nearer to the limit counts."""
+
+    metric: str
+    """A metric of the evaluation, or another number that docs/reference/standard.md names."""
+    min: float | None = None
+    max: float | None = None
+    margin: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Metrics: how much worse than the champion's is still no harm; where neither way is better, how far from it."""
+    slices: bool = False
+    """Metrics: whether it holds in every slice of at least `min_n` rows too."""
+    min_n: Annotated[int, msgspec.Meta(ge=100)] = 100
+
+    def __post_init__(self) -> None:
+        """Refuse a rule that says nothing, as ValueError, so that the place in the file is named."""
+        if self.min is self.max is self.margin is None:
+            raise ValueError(f"the rule on {self.metric!r} needs min, max or margin")
+
+
+class StandardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The release standard: what a version must show before it is approved, and when nothing new is released."""
+
+    require: tuple[Literal["diff", "loadtest", "skew"], ...] = ()
+    """Evidence that must be there although no rule reads a number of it."""
+    rules: tuple[StandardRule, ...] = ()
+    soak_hours: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """So long a champion serves before another version gets traffic of its endpoint."""
+    freeze: tuple[FreezeSettings, ...] = ()
+
+
 class TrustSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which root key this project believes."""
 
@@ -246,6 +277,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     monitors: tuple[MonitorSettings, ...] = ()
     evaluation: EvaluationSettings = EvaluationSettings()
     skew: SkewSettings = SkewSettings()
+    standard: StandardSettings | None = None
+    """Absent = versions are held against no standard."""
     trust: TrustSettings | None = None
     serve: ServeSettings = ServeSettings()
     jobs: JobsSettings = JobsSettings()

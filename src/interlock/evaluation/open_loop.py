@@ -61,16 +61,17 @@ class Client:
     async def connection(self, path: Path) -> None:
         """Ask what is due, one request at a time; EOFError or OSError when the server goes."""
         reader, writer = await asyncio.open_unix_connection(str(path))
-        while True:
-            due = await self._due.get()
-            writer.write(self._random.choice(self._requests))
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
-            body = await reader.readexactly(int(length or 0))
-            self._latencies.append(time.perf_counter() - due)
-            self._due.task_done()
-            if (status := head[9:12]) != b"200":
-                self.said.append(f"{status.decode()} {body[:300].decode(errors='replace')}")
+        with contextlib.closing(writer):
+            while True:
+                due = await self._due.get()
+                writer.write(self._random.choice(self._requests))
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+                body = await reader.readexactly(int(length or 0))
+                self._latencies.append(time.perf_counter() - due)
+                self._due.task_done()
+                if (status := head[9:12]) != b"200":
+                    self.said.append(f"{status.decode()} {body[:300].decode(errors='replace')}")
 
     async def alone(self, seconds: float) -> float:
         """One request after the other; the median latency in seconds."""

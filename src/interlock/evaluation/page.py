@@ -21,7 +21,10 @@ pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 12px } .
 figure { display: inline-block; margin: .4rem 1rem .4rem 0; vertical-align: top } figcaption { font-weight: 600 }
 svg { max-width: 100%; height: auto } p { margin: .35rem 0 }
 """
-_TONES = {"worse": "bad", "moved": "bad", "reject": "bad", "better": "good", "approve": "good", "too small": "quiet"}
+_TONES = {
+    "worse": "bad", "moved": "bad", "reject": "bad", "fail": "bad", "unknown": "bad", "better": "good", "approve": "good",
+    "pass": "good", "too small": "quiet", "skipped": "quiet",
+}  # fmt: skip
 
 
 def page(title: str, body: Iterable[str]) -> str:

@@ -172,6 +172,21 @@ def delta(
     return found
 
 
+def standard_errors(
+    task: Task, y: Array, output: Array, threshold: float, groups: Array | None = None
+) -> dict[str, float]:
+    """Of one version's metrics, by name, in one pass: what the width of `resampling.intervals` tells."""
+    y, output = checked(task, y, output)
+    found = {}
+    if task == "binary" and 2 <= y.sum() <= len(y) - 2:
+        found["auc"] = standard_error(auc_influence(y, output), y, groups)
+    for name, terms in metrics.row_terms(task, y, output, threshold).items():
+        value, influence = _value_and_influence(name, terms)
+        if math.isfinite(value):
+            found[name] = standard_error(influence, None, groups)
+    return found
+
+
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     """P values adjusted for the false discovery rate (Benjamini & Hochberg 1995), in the order given."""
     return [float(p) for p in scipy.stats.false_discovery_control(p_values)] if len(p_values) else []

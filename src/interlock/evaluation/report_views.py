@@ -30,6 +30,8 @@ class Dossier(msgspec.Struct, frozen=True):
     sources: Mapping[str, str]
     """What it is → source text that the model server runs."""
     decisions: Sequence[Mapping[str, Any]]
+    rules: Sequence[Mapping[str, Any]] = ()
+    """Of the release standard, with their verdicts."""
 
 
 def html(dossier: Dossier) -> str:
@@ -60,6 +62,7 @@ def metric_rows(report: Report) -> list[Row]:
     return rows
 
 
+RULE_COLUMNS = ("rule", "verdict", "value", "low", "high", "limit", "n", "sentence")
 METRIC_COLUMNS = ("metric", "better", "this", "interval", "other", "difference", "low", "high", "p", "naive")
 
 
@@ -173,6 +176,9 @@ def _body(dossier: Dossier) -> Iterator[str]:
     for line in decided(report):
         yield page.paragraph(line)
     yield page.paragraph(f"evaluation {dossier.digest}, package {dossier.package_digest}", quiet=True)
+    if dossier.rules:
+        yield page.heading("Release standard")
+        yield page.table(dossier.rules, RULE_COLUMNS)
     yield page.heading("Metrics")
     yield page.table(metric_rows(report), METRIC_COLUMNS)
     yield page.paragraph(

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from interlock.core.settings import Task
 from interlock.evaluation.metrics import Array, checked, measure, metrics_of
-from interlock.evaluation.paired import Paired, benjamini_hochberg, compare
+from interlock.evaluation.paired import Paired, benjamini_hochberg, compare, standard_errors
 
 MIN_ROWS = 100
 MIN_POSITIVES = 20
@@ -39,6 +39,8 @@ class Slice(Struct, frozen=True, kw_only=True):
     champion: dict[str, float] | None = None
     changes: list[Paired] = []
     adjusted: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    """Standard errors of `metrics`, where it is large enough."""
 
 
 def by_slice(
@@ -71,10 +73,13 @@ def by_slice(
                 metrics=measure(task, y[rows], candidate[rows], threshold),
                 verdict="measured" if enough else "too small",
             )
+            clusters = None if groups is None else groups[rows]
+            if enough:
+                errors = standard_errors(task, y[rows], candidate[rows], threshold, clusters)
+                part = replace(part, errors=errors)
             if champion is not None:
                 part = replace(part, champion=measure(task, y[rows], champion[rows], threshold))
             if champion is not None and enough:
-                clusters = None if groups is None else groups[rows]
                 changes = compare(task, y[rows], candidate[rows], champion[rows], threshold, clusters, method="delta")
                 part = replace(part, changes=changes)
             slices.append(part)

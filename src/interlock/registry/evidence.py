@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 import msgspec
 from sqlalchemy import Connection, or_, select
 
-from interlock.core.errors import Corrupt, NotFound
+from interlock.core.errors import Corrupt, NotFound, Refused
 from interlock.core.hashing import digest
 from interlock.core.ids import uuid7_text
 from interlock.registry import documents
@@ -60,6 +60,20 @@ def read(database: Database, document_digest: str) -> Evidence:
     found = documents.newest(database, query, Evidence, "document")
     if found is None:
         raise NotFound(f"no evidence {document_digest}")
+    return found
+
+
+def about(database: Database, document_digest: str, kind: Kind, package_digest: str) -> Evidence:
+    """A document that somebody named.
+
+    Raises:
+        NotFound, Tampered: as `read`. Refused: it is of another kind, or about another package.
+    """
+    found = read(database, document_digest)
+    if (found.kind, found.package_digest) != (kind, package_digest):
+        raise Refused(
+            f"{document_digest} is a {found.kind} of package {found.package_digest}, not a {kind} of this version"
+        )
     return found
 
 

@@ -27,7 +27,7 @@ from interlock.registry.approvals import (
 )
 from interlock.registry.packages import PackageStore
 from interlock.registry.versions import Version, Versions
-from interlock.release import audit, mlflow, reviews, waiting
+from interlock.release import audit, mlflow, reviews, standard, waiting
 from interlock.release.keys import Keys, prove
 from interlock.release.roles import require_role
 from interlock.release.users import trust_of
@@ -40,9 +40,10 @@ class Terms(msgspec.Struct, frozen=True):
     expires: datetime | None = None
     """Default: as late as the policy allows."""
     diff: str | None = None
-    """Digest of the decision diff that was looked at."""
-    standard: str | None = None
+    """Digest of the decision diff that was looked at; default, as of `loadtest`: the newest that tells of what is in force."""
     loadtest: str | None = None
+    standard: str | None = None
+    """Digest of the verdict that was looked at, refused when the evidence says another by now; default: judged now."""
     risk: Risk | None = None
     """The class of the change; at least that of the diff, which is the default."""
     checklist: tuple[str, ...] = ()
@@ -73,10 +74,20 @@ class _Changes(msgspec.Struct):
     changed: _Changed
 
 
+class _Unsupported(msgspec.Struct):
+    share: float = 0.0
+
+
 class _Diff(msgspec.Struct):
-    """What of a decision diff the gate itself looks at: the share of rows that would be decided otherwise."""
+    """What of a decision diff the gate itself looks at: the shares of rows that are decided otherwise, and not replayed."""
 
     changes: _Changes
+    unsupported: _Unsupported = msgspec.field(default_factory=_Unsupported)
+
+    @property
+    def share(self) -> float:
+        """Of all rows; what could not be replayed counts as changed."""
+        return self.unsupported.share + (1 - self.unsupported.share) * self.changes.changed.share
 
 
 class _Judged(msgspec.Struct):
@@ -105,7 +116,7 @@ def decide(
     Raises:
         NotFound: no such version or package, or the private key does not lie here.
         Refused: not a reviewer; for an approval also: the author in a team, no evaluation, no passed round-trip proof,
-            terms that the policy does not allow.
+            terms that the policy does not allow, a release standard that is not met and not overridden.
         Conflict: what was looked at has changed, or somebody else was first; a version that nobody has approved is to be
             revoked, or one that may be served is to be changed.
         Tampered: the package or the evidence was altered.
@@ -124,6 +135,7 @@ def decide(
         key = prove(actor, trust, keys)
         judged = _evaluation(database, version, must=approves)
         terms = _reviewed(terms or Terms(), project, database, version, trust) if approves else Terms()
+        terms = _bound(terms, project, database, actor, version, scope, clock) if approves else terms
         terms = _checked(terms, database, version, trust, now) if approves else terms
     except Refused as error:
         audit.refused(database, actor, decision, version.name, error.code, error.message)
@@ -170,6 +182,45 @@ def _missing(
     return ""
 
 
+def _bound(
+    terms: Terms,
+    project: Project,
+    database: Database,
+    actor: str,
+    version: Version,
+    scope: Scope,
+    clock: Clock | None,
+) -> Terms:
+    """The terms with the newest evidence where none was named, and the verdict on it under the release standard.
+
+    A shadow's answers reach no client: it needs no verdict, and may be what the standard asks for.
+
+    Raises:
+        Refused: the standard is not met and not overridden; or the verdict that was named is not what the evidence says now.
+    """
+    seen = evidence.about(database, terms.standard, "standard", version.package_digest) if terms.standard else None
+    looked = evidence.decode(seen, standard.Verdict) if seen else None
+    if scope == "shadow":
+        return terms
+    judged = looked.judged if looked else standard.Judged(version.package_digest)
+    named = msgspec.structs.replace(judged, diff=terms.diff or judged.diff, loadtest=terms.loadtest or judged.loadtest)
+    bench = standard.Bench(project, database, version.name, named=named)
+    found = {name: one.digest if one else None for name, one in (("diff", bench.diff), ("loadtest", bench.loadtest))}
+    terms = msgspec.structs.replace(terms, **found)
+    if project.settings().standard is None:
+        return terms
+    verdict = standard.judge(bench, clock)
+    kept = standard.keep(database, actor, verdict, clock)
+    if looked and terms.standard != kept:
+        changed = ", ".join(standard.differences(looked, verdict))
+        raise Refused(
+            f"{terms.standard} does not hold any more: {changed}", next=f"look again: interlock standard {version.name}"
+        )
+    if terms.override is None:
+        standard.require(verdict)
+    return msgspec.structs.replace(terms, standard=kept)
+
+
 def _checked(terms: Terms, database: Database, version: Version, trust: TrustRoot, now: datetime) -> Terms:
     """The terms with the class of the diff and the latest end that the policy allows.
 
@@ -178,21 +229,17 @@ def _checked(terms: Terms, database: Database, version: Version, trust: TrustRoo
         NotFound: there is no such evidence about this version.
     """
     share = 0.0
-    for kind, found in (("diff", terms.diff), ("loadtest", terms.loadtest), ("standard", terms.standard)):
-        if found is None:
-            continue
-        document = evidence.read(database, found)
-        if (document.kind, document.package_digest) != (kind, version.package_digest):
-            raise Refused(
-                f"{found} is a {document.kind} of package {document.package_digest}, not a {kind} of {version.name}"
-            )
-        if kind == "diff":
-            share = msgspec.json.decode(document.document, type=_Diff).changes.changed.share
+    if terms.diff:
+        diff = evidence.about(database, terms.diff, "diff", version.package_digest)
+        share = msgspec.json.decode(diff.document, type=_Diff).share
+    if terms.loadtest:
+        evidence.about(database, terms.loadtest, "loadtest", version.package_digest)
     policy, limits = trust.policy, trust.policy.limits_of(version.model)
     least = policy.class_of(share, version.model)
     if terms.risk is not None and RISKS.index(terms.risk) < RISKS.index(least):
         raise Refused(
-            f"the diff changes {share:.2%} of the decisions: that is the class {least}, and not {terms.risk}",
+            f"the diff changes {share:.2%} of the decisions, counting what could not be replayed: that is the class {least}, "
+            f"and not {terms.risk}",
             next=f"--risk {least}, or leave it out",
         )
     if terms.override is not None and not limits.override_hours:

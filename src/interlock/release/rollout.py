@@ -39,6 +39,7 @@ from interlock.registry.versions import Versions
 from interlock.release import arms, audit, changes, mlflow, proposals, rules
 from interlock.release.changes import PLAIN, Terms
 from interlock.release.compatible import check_history
+from interlock.release.freeze import growing, require_open
 from interlock.release.keys import ARM, Keys, prove
 from interlock.release.parameters import changed_parameters, check_parameters
 from interlock.release.proposals import Signed
@@ -239,6 +240,8 @@ class Rollout:
             base = changes.reviewed(self.routes, self.trust, before)
             start = before if emergency and self.routes.holds(before, self.trust) else base
             after = replace(self._settled(start, change(start)), risk=None, diff=None, override=None)
+            if action != "rollback":  # a way back is always open
+                self._require_open(before, after)
             if _content(after) == _content(before) and self.routes.holds(before, self.trust):
                 return Outcome(before, before)
             after = replace(
@@ -338,6 +341,16 @@ class Rollout:
             grows = (after.most(arm.package_digest) or 0) > (before.most(arm.package_digest) or 0)
             name = f"{arm.model}:{arm.version}"
             self._check_approved(arm.package_digest, name, route=None if grows else after)
+
+    def _require_open(self, before: RouteDocument, after: RouteDocument) -> None:
+        """Whether what gets more traffic may get it now; an override passes."""
+        standard = self.project.settings().standard
+        for digest in growing(before, after) if standard else []:
+            decisions = read_decisions(self.project.approvals, digest, self.trust)
+            author, now = read_manifest(self._packages.find(digest), digest).author.name, self._clock.now()
+            said = require_quorum(decisions, digest, author, "serve", self.trust, now)
+            if standard and said[0].predicate.override is None:
+                require_open(standard, self.routes, before, self.trust, now)
 
     def _approved(self, route: RouteDocument, package_digest: str) -> bool:
         try:
