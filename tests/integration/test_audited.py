@@ -29,7 +29,7 @@ ELSEWHERE = {
     "server": "", "worker": "", "gateway": "", "recorder": "", "model-server": "test_cli_gate: a refusal",
     "versions show": "it reads", "schedules show": "it reads", "diff": "test_diff", "loadtest": "test_loadskew",
     "skew": "test_loadskew", "keys add-ssh": "a file of the person", "keys sign-root": "test_trust_changes",
-    "users policy": "test_trust_changes", "realised": "it reads", "standard": "test_planted",
+    "users policy": "test_trust_changes", "realised": "it reads", "standard": "test_planted", "sign": "test_changes",
 }  # fmt: skip
 """Commands that are not typed here: where their entries are tested, or why they have none. Processes change nothing."""
 

@@ -33,6 +33,7 @@ from interlock.release.changes import Terms
 from interlock.release.proposals import read_proposal, sign
 from interlock.release.review import Terms as Approved
 from interlock.release.review import decide
+from interlock.release.rollout import Outcome
 from interlock.release.rules import make_rule
 from interlock.release.users import add_user, set_policy, trust_of
 from interlock.serving.door import admit
@@ -201,14 +202,15 @@ class TestClass:
     def test_what_tightens_and_the_way_back_need_one_signature_and_no_diff(self, serving: Gate) -> None:
         first = now(serving)
         rollout = serving.rollout()
-        for change in (
+        changes: list[Callable[[], Outcome]] = [
             lambda: rollout.change_parameters(E, {"ACTIVATE": "false"}),
             lambda: rollout.change_parameters(E, {"ACTIVATE": "true"}),  # as it was
             lambda: rollout.add_rule(E, FAR),
             lambda: rollout.change_parameters(E, {"ON_EXPIRY": "stop", "TIMEOUT_SECOND": "1"}),
             lambda: rollout.remove_rule(E, "far"),
             lambda: rollout.change_parameters(E, {"ON_EXPIRY": "freeze"}),
-        ):
+        ]
+        for change in changes:
             outcome = change()
             assert (outcome.proposal, outcome.changed, outcome.route.risk) == (None, True, None)
         assert now(serving).parameters == replace(first.parameters, timeout_second=1)
