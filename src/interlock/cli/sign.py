@@ -46,7 +46,7 @@ def sign(file: Path, /, *, session: Session, no_wait: bool = False, as_: As = No
 def told(signed: Signed, gateways: int = 0) -> Reply:
     """A proposed revision as programs and people read it."""
     route = signed.route
-    waits = f"waits: it has {signed.missing}; {', '.join(signed.may_sign) or 'nobody else'} may sign"
+    waits = f"it waits: {signed.missing}; {', '.join(signed.may_sign) or 'nobody else'} may sign"
     state = waits if signed.missing else f"in force, obeyed by {gateways} gateway(s)"
     until = route.override.until if route.override else None
     names = ("endpoint", "revision", "author", "reason", "parameters", "rules", "risk", "diff")
@@ -56,8 +56,9 @@ def told(signed: Signed, gateways: int = 0) -> Reply:
     text = (
         f"revision {route.revision} of {route.endpoint} by {route.author}: {route.reason}".rstrip(": "),
         *changed(signed.before, route),
-        f"class {route.risk or 'low'}, diff {route.diff or 'none'}",
-        *([f"an override until {until}; after that everything is as it was"] if until else []),
+        f"an override until {until}; then all is as before"
+        if until
+        else f"class {route.risk or 'low'}, diff {route.diff}",
         f"signed by {', '.join(signed.signed_by)}; {state}",
     )
     step = f"interlock sign {signed.file} --as NAME" if signed.missing else f"interlock params {route.endpoint}"

@@ -117,6 +117,7 @@ def _waiting(summary: dict[str, Any]) -> dict[str, Any]:
 def _who_may(route: RouteDocument, keys: Sequence[TrustedKey], trust: TrustRoot) -> list[str]:
     at, owners = parse_time(route.time), {key.owner for key in keys}
     helpful = {"operator", "admin"} if route.override else {"operator"}
+    helpful = helpful - {role for key in keys for role in key.roles} or helpful
     others = (key for key in trust.keys if key.owner not in owners and helpful & set(key.roles))
     return [key.name for key in others if key.valid_to is None and key.valid_at(at)]
 
