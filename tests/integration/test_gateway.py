@@ -27,7 +27,7 @@ def post(house: House, content: Any, path: str = INFER, **headers: str) -> httpx
 
 def last_prediction(house: House) -> Prediction:
     found = [record for record in trail(house.project.journals) if isinstance(record, Prediction)]
-    return max(found, key=lambda record: record.seq)
+    return max(found, key=lambda record: record.prediction_id)
 
 
 def test_answer_names_everything_a_client_needs(champion: House) -> None:

@@ -178,7 +178,7 @@ def call(server: Server, message: Any, method: str = "ModelInfer", **metadata: s
 
 def last(house: House) -> Prediction:
     found = [record for record in trail(house.project.journals) if isinstance(record, Prediction)]
-    return max(found, key=lambda record: record.seq)
+    return max(found, key=lambda record: record.prediction_id)
 
 
 def test_typed_contents_are_answered_in_kind(server: Server) -> None:

@@ -106,7 +106,7 @@ def route(house: House, **more: Any) -> None:
 
 def last(house: House) -> Prediction:
     found = [record for record in trail(house.project.journals) if isinstance(record, Prediction)]
-    return max(found, key=lambda record: record.seq)
+    return max(found, key=lambda record: record.prediction_id)
 
 
 def test_every_codec_at_both_doors_answers_as_the_trees_say(house: House, gateway: Door, server: Door) -> None:
