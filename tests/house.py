@@ -331,14 +331,14 @@ def trail(path: Path) -> list[object]:
 
 
 def free_port() -> int:
-    """A port that nobody uses now, nor will another of the processes that run tests: each has its own remainder."""
+    """A port that nobody uses now, nor will another of the processes that run tests: each has ranges of its own."""
     count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             port: int = one.getsockname()[1]
-            if port % count == mine:
+            if (port >> 6) % count == mine:  # not the lowest bits: the kernel gives ports of one parity
                 return port
 
 
