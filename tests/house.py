@@ -299,7 +299,7 @@ class Process:
 
     def stop(self) -> int:
         """SIGTERM and wait."""
-        code = self.child.stop(10.0)
+        code = self.child.stop(30.0)
         self.output.close()
         return code
 

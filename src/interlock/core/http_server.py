@@ -280,7 +280,22 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
 
     async def _serve(self, request: Request, keep: bool) -> None:
-        server, task = self._server, self._task
+        task = self._task
+        try:
+            await self._answer(request, keep)
+        finally:
+            self._task = None
+            if task is not None:
+                self._server.running.discard(task)
+        if not self._coming:
+            self._since = self._loop.time()
+        if self._paused and self._transport is not None and not self._ended:
+            self._paused = False
+            self._transport.resume_reading()
+
+    async def _answer(self, request: Request, keep: bool) -> None:
+        """Answer a request, and those that wait behind it."""
+        server = self._server
         while True:
             try:
                 response = await server.handle(request)
@@ -291,18 +306,10 @@ class Connection(asyncio.Protocol):
                 self._write(request, json_response({"error": "internal error; the server's log says more"}, 500), False)
             server.answered += 1
             if not self._waiting or self._ended:
-                break
+                return
             if self._blocked is not None:
                 await self._blocked
             request, keep = self._waiting.popleft()
-        self._task = None
-        if task is not None:
-            server.running.discard(task)
-        if not self._coming:
-            self._since = self._loop.time()
-        if self._paused and self._transport is not None and not self._ended:
-            self._paused = False
-            self._transport.resume_reading()
 
     def _write(self, request: Request, response: Response, keep: bool) -> None:
         if self._transport is None or self._ended:
