@@ -20,7 +20,7 @@ from interlock.warehouse.ducklake import open_warehouse
 
 CONNECTIONS = 32
 SEED = 2013
-TAIL_NUMBERS = 810
+TAIL_NUMBERS = 640
 FEEDBACK_ITEMS = 2000
 
 
