@@ -96,6 +96,25 @@ def test_children_die_with_a_killed_supervisor_and_another_takes_over(house: Hou
         again.stop()
 
 
+def test_a_slip_in_the_settings_stops_nothing_that_runs(house: House) -> None:
+    up = start(house).ready()
+    try:
+        obey(house, 1)
+        good, before = house.project.config.read_text(), pids(house)
+        house.project.config.write_text(good + "[no such section\n")
+        other = house.package(2)
+        house.approve(other)
+        house.route({"champion": (other, 10_000)})
+        obey(house, 2)
+        infer = f"{house.url}/v2/models/flight-delay/infer"
+        assert house.client.post(infer, json=body()).status_code == 200
+        assert up.child.poll() is None
+        assert before.items() <= pids(house).items()
+        house.project.config.write_text(good)
+    finally:
+        assert up.stop() == 0
+
+
 def test_a_busy_port_names_its_holder(house: House) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", house.port))

@@ -29,15 +29,16 @@ def fixed(project: Project, serve: ServeSettings) -> list[ProcessSpec]:
     return specs
 
 
-def replicas(project: Project) -> tuple[list[ProcessSpec], dict[str, str]]:
+def replicas(project: Project, fingerprint: str) -> tuple[list[ProcessSpec], dict[str, str]]:
     """A model server for every replica in a verified route, and why other endpoints' routes are refused.
+
+    `fingerprint`: of the root as it was when everything started, so that what runs needs no interlock.toml.
 
     Those that a gateway still asks go on too, until it has swapped them for the newest revision's.
     """
     store, refused = RouteStore(project.routes), dict[str, str]()
     serving: dict[str, str] = {}
     shadows: dict[str, str] = {}
-    fingerprint = project.root_fingerprint()
     try:
         for status in read_live(project.gateways):
             for endpoint in status.endpoints.values():

@@ -57,6 +57,7 @@ class _Up:
     def __init__(self, project: Project) -> None:
         self.project = project
         self.serve: ServeSettings = project.settings().serve
+        self.root = project.root_fingerprint()
         self.database = Database(project.database)
         self.supervisor = Supervisor(project.logs, self._died)
         self.started_at = iso(SystemClock().now())
@@ -73,7 +74,7 @@ class _Up:
             while not stop.is_set():
                 if time.monotonic() - looked >= PLAN_SECONDS:
                     looked = time.monotonic()
-                    servers, self.refused = plan.replicas(self.project)
+                    servers, self.refused = plan.replicas(self.project, self.root)
                     self.supervisor.want([*servers, *fixed])
                 if restart.is_set():
                     restart.clear()
