@@ -309,6 +309,7 @@ def test_the_document_is_its_digest(run: Run, house: Insight, capsys: pytest.Cap
     [
         ((f"{E}:1",), "nothing to compare"),
         ((f"{E}:1", "--params", "TIMEOUT_SECOND=1"), "cannot show what TIMEOUT_SECOND changes"),
+        ((f"{E}:1", "--params", "THRESHOLD=7"), "THRESHOLD is a probability"),
         ((f"{E}:1", f"{E}:2", "--last", "0"), "at least 1"),
         ((f"{E}:1", f"{E}:2", "--slice", "nose"), "no raw input of that name was logged"),
         ((f"{E}:1", f"{E}:2", "--value", "carrier"), "neither a raw input that is a number"),

@@ -32,7 +32,7 @@ from interlock.registry.packages import PackageStore
 from interlock.registry.routes import RouteDocument, Rule
 from interlock.registry.versions import Versions
 from interlock.release import audit
-from interlock.release.parameters import changed_parameters, check_fixed
+from interlock.release.parameters import changed_parameters, check_fixed, check_parameters
 from interlock.release.rules import make_rule, removed
 from interlock.release.users import trust_of
 from interlock.store.database import Database
@@ -135,8 +135,7 @@ def _parameters(route: RouteDocument, params: list[str], signature: Signature) -
     if unknown:
         raise Usage(f"a replay cannot show what {', '.join(unknown)} changes; of --params it obeys {', '.join(OBEYED)}")
     changed = changed_parameters(route.parameters, changes)
-    if isinstance(changed.fallback, dict):
-        check_fixed("FALLBACK", changed.fallback, signature)
+    check_parameters(changed, signature, route.names())
     return changed
 
 
