@@ -9,6 +9,7 @@ from interlock.cli.output import Columns, Part, Reply
 from interlock.cli.session import Session
 from interlock.evaluation.report_views import RULE_COLUMNS
 from interlock.release.standard import Bench, judge, keep
+from interlock.release.users import trust_of
 from interlock.store.database import Database
 
 
@@ -35,8 +36,9 @@ def standard(version: str, /, *, session: Session, against: str = "") -> Reply:
     ]
     steps = [f"interlock review {version}"]
     if failed:
-        override = f"interlock approve {version} --override REASON --reason REASON --as NAME"
-        steps = list(dict.fromkeys(one.next for one in failed if one.next)) or [override]
+        past = f"interlock approve {version} --override REASON --reason REASON --as NAME"
+        allowed = trust_of(project).policy.limits_of(version.partition(":")[0]).override_hours
+        steps = list(dict.fromkeys(one.next for one in failed if one.next)) or ([past] if allowed else steps)
     return Reply(
         {"digest": digest, "standard": msgspec.to_builtins(verdict)}, text, "\n".join(steps), failed=bool(failed)
     )

@@ -59,7 +59,7 @@ def read(database: Database, document_digest: str) -> Evidence:
     query = select(evidence).where(evidence.c.digest == document_digest)
     found = documents.newest(database, query, Evidence, "document")
     if found is None:
-        raise NotFound(f"no evidence {document_digest}")
+        raise NotFound(f"no evidence {document_digest}", next="see what there is: interlock review MODEL:V")
     return found
 
 
