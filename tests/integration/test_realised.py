@@ -143,6 +143,11 @@ def test_a_release_that_does_what_was_signed_is_quiet_and_one_that_does_not_is_t
     assert f"interlock realised {E}" in alert.first_check
     again, states = house.watch(START + timedelta(hours=5, minutes=40))
     assert (again, states) == (found, ["FIRING"])  # nothing new, nothing moves
+    house.route({"champion": (house.new, 10_000)})  # the shadow is retired
+    assert watch_changes(house.project, house.database, house.warehouse, E, START + timedelta(hours=6)) == []
+    assert alerts.listed(house.database) == []
+    (ended,) = alerts.listed(house.database, closed=True)
+    assert (ended.state, "no longer asked" in ended.sentence) == ("RESOLVED", True)
 
 
 def test_passes_count_new_rows_only_and_add_up(house: Released) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 from interlock.core.clock import iso, parse_time
 from interlock.core.errors import Conflict, NotFound
 from interlock.core.ids import uuid7_text
+from interlock.monitoring import readings
 from interlock.monitoring.drift import Check
 from interlock.monitoring.readings import Reading
 from interlock.monitoring.states import OPEN, Acked, Alert, Event, Observed, Resolved, Silenced, State, step
@@ -90,6 +92,14 @@ class Row(msgspec.Struct, frozen=True):
             changed_by=self.changed_by,
             silenced_until=parse_time(self.silenced_until) if self.silenced_until else None,
         )
+
+
+def take(database: Database, found: Iterable[Reading], at: datetime) -> None:
+    """Keep readings, and let those that are new move their alerts."""
+    with database.write() as connection:
+        for reading in found:
+            if readings.keep(connection, reading):
+                observe(connection, reading, at)
 
 
 def observe(connection: Connection, reading: Reading, at: datetime) -> None:

@@ -12,7 +12,6 @@ from interlock.core.project import Project
 from interlock.core.trust import read_trust
 from interlock.model.package import read_manifest
 from interlock.monitoring import alerts
-from interlock.monitoring import readings as kept
 from interlock.monitoring.drift import Verdict
 from interlock.monitoring.readings import Reading
 from interlock.registry.admission import admitted
@@ -52,10 +51,7 @@ def watch_approvals(project: Project, database: Database, endpoint: str, now: da
                 endpoint, monitor, name, hour, "hour", -remaining, -float(days), 0, verdict, detail, number, iso(now)
             )
         )
-    with database.write() as connection:
-        for reading in found:
-            if kept.keep(connection, reading):
-                alerts.observe(connection, reading, now)
+    alerts.take(database, found, now)
     return found
 
 

@@ -8,7 +8,6 @@ from interlock.core.clock import iso, parse_time
 from interlock.core.project import Project
 from interlock.core.trust import read_trust
 from interlock.monitoring import alerts
-from interlock.monitoring import readings as kept
 from interlock.monitoring.drift import Verdict
 from interlock.monitoring.readings import Reading
 from interlock.registry.routes import RouteStore
@@ -37,8 +36,5 @@ def watch_overrides(project: Project, database: Database, endpoint: str, now: da
         Reading(endpoint, MONITOR, "", iso(start), "hour", value, 0.0, 0, verdict, detail, None, iso(now))
         for start in sorted(starts)
     ]
-    with database.write() as connection:
-        for reading in found:
-            if kept.keep(connection, reading):
-                alerts.observe(connection, reading, now)
+    alerts.take(database, found, now)
     return found

@@ -66,10 +66,7 @@ def watch(
             continue
         new = [reading_of(endpoint, monitor, finding, at) for finding in findings]
         new.sort(key=lambda reading: reading.window_start)
-        with database.write() as connection:
-            for reading in new:
-                if readings.keep(connection, reading):
-                    alerts.observe(connection, reading, at)
+        alerts.take(database, new, at)
         found += new
     if failed:
         raise failed[0]

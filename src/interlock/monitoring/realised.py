@@ -129,12 +129,22 @@ def watch_changes(
     project: Project, database: Database, warehouse: Warehouse, endpoint: str, now: datetime
 ) -> list[Reading]:
     """Keep the readings of a pass, one an hour, and move the alerts: the intervals hold at all looks together, so that two
-    passes with new rows take the place of two windows.
+    passes with new rows take the place of two windows. What is no longer compared has no alert.
     """
-    new = [reading for _, reading, _ in measure(project, database, warehouse, endpoint, now) if reading is not None]
+    found = [(one.release, reading) for one, reading, _ in measure(project, database, warehouse, endpoint, now)]
+    new, compared = [reading for _, reading in found if reading is not None], {release for release, _ in found}
+    over = [
+        Reading(
+            endpoint, MONITOR, row.slice, iso(now), "hour", 0.0, row.threshold, 0, "ok",
+            {"method": "both versions are no longer asked the same requests"}, row.version, iso(now),
+        )
+        for row in alerts.listed(database, endpoint)
+        if row.monitor == MONITOR and row.slice not in compared
+    ]  # fmt: skip
     with database.write() as connection:
         for reading in new:
             kept.keep(connection, reading)
+        for reading in (*new, *over):
             alerts.observe(connection, msgspec.structs.replace(reading, window_start=iso(now)), now)
     return new
 
