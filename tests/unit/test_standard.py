@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from interlock.core.errors import Misconfigured
 from interlock.core.freeze import FreezeSettings
-from interlock.core.settings import StandardRule, StandardSettings, Task, load_settings
+from interlock.core.settings import CostSettings, StandardRule, StandardSettings, Task, load_settings
 from interlock.evaluation.numbers import NAMES, Number, known, of_report
 from interlock.evaluation.paired import compare, standard_errors
 from interlock.evaluation.report import Report
 from interlock.evaluation.resampling import intervals
 from interlock.evaluation.slices import by_slice
+from interlock.evaluation.thresholds import thresholds
 from interlock.evaluation.verdicts import Facts, Line, Missing, check_names, lines
 
 BASE: dict[str, Any] = {
@@ -55,6 +56,20 @@ def judged(rule: StandardRule, found: Report | None = None, **missing: Missing) 
     numbers = of_report(found) if found else {}
     _, *rest = lines(StandardSettings(rules=(rule,)), "binary", Facts(found, numbers, missing))  # type: ignore[arg-type]
     return rest
+
+
+def test_what_a_cheaper_threshold_saves_is_a_number_with_its_interval() -> None:
+    rng = np.random.default_rng(1)
+    score = rng.random(2000)
+    y = (rng.random(2000) < score).astype(float)
+    found = thresholds(y, score, 0.5, CostSettings(fp=1.0, fn=9.0))
+    saving = of_report(msgspec.structs.replace(msgspec.convert(BASE, Report), thresholds=found))["saving"]
+    assert found.cheapest is not None
+    assert found.cheapest.threshold < 0.3  # a miss costs nine times a false alarm
+    assert saving.value == found.cheapest.saving > 0
+    assert (saving.low, saving.high) == (found.cheapest.saving_interval.low, found.cheapest.saving_interval.high)
+    without = thresholds(y, score, 0.5, None)
+    assert "saving" not in of_report(msgspec.structs.replace(msgspec.convert(BASE, Report), thresholds=without))
 
 
 limits = st.floats(-10, 10)
