@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,30 @@ def test_bad_input_is_one_clear_4xx_and_logged(champion: House, content: Any, st
     kept = last_prediction(champion)
     assert (kept.prediction_id, kept.outcome, kept.rows) == (answer.json()["prediction_id"], "invalid", 0)
     assert answer.headers["x-interlock-outcome"] == "invalid"
+
+
+@pytest.mark.parametrize("path", [INFER, "/endpoints/flight-delay/invocations", "/endpoints/flight-delay/feedback"])
+@pytest.mark.parametrize(
+    ("encoding", "content", "status", "says"),
+    [
+        ("br", b"{}", 415, "content encoding 'br'"),
+        ("gzip, gzip", b"{}", 415, "gzip, deflate"),
+        ("gzip", b"{}", 400, "not gzip"),
+        ("deflate", gzip.compress(b"{}"), 400, "not deflate"),
+        ("gzip", gzip.compress(b'{"a": 1}')[:-4], 400, "whole piece"),
+        ("gzip", gzip.compress(b"{}") * 2, 400, "whole piece"),
+        ("gzip", gzip.compress(b" " * (200 << 20)), 413, "over 10 MiB when it is inflated"),
+        ("GZIP", gzip.compress(b"{"), 400, "not valid JSON"),
+    ],
+)
+def test_what_cannot_be_inflated_is_one_clear_4xx(
+    champion: House, path: str, encoding: str, content: bytes, status: int, says: str
+) -> None:
+    if path.endswith("invocations") and says == "not valid JSON":
+        says = ""
+    answer = champion.client.post(champion.url + path, content=content, headers={"content-encoding": encoding})
+    assert answer.status_code == status, answer.text
+    assert says in answer.json()["error"]
 
 
 @pytest.mark.parametrize(

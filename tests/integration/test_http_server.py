@@ -151,6 +151,19 @@ async def test_what_is_unusual_or_wrong_has_its_status(kind: str, echo: Echo) ->
         assert body == b'"POST / 3"'
 
 
+async def test_an_old_client_is_told_that_it_may_go_on(echo: Echo) -> None:
+    """ApacheBench's `-k`: HTTP/1.0 takes a connection for closed when it is not told otherwise."""
+    reader, writer = await echo.open()
+    for number in range(2):
+        writer.write(b"GET /%d HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" % number)
+        status, headers, body = await answer(reader)
+        assert (status, headers["connection"], body) == (200, "keep-alive", f'"GET /{number} 0"'.encode())
+    writer.write(b"GET /2 HTTP/1.0\r\n\r\n")
+    assert (await answer(reader))[1]["connection"] == "close"
+    assert await reader.read() == b""
+    writer.close()
+
+
 async def test_a_wish_for_another_protocol_is_heard_once(echo: Echo) -> None:
     reader, writer = await echo.open()
     writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n" * 3000)

@@ -125,6 +125,18 @@ def test_tritonclient_works_unchanged(server: Server, library: Any) -> None:
                 one.get_model_metadata(name, version)
 
 
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+def test_questions_may_come_compressed(server: Server, compression: str, binary: bool) -> None:
+    expected = outputs(by_json(server, body(3, WHOLE)))
+    with client(tritonclient.http, server) as one:
+        inputs = triton_inputs(tritonclient.http, 3, WHOLE, binary_data=binary)
+        answer = one.infer(
+            MODEL, inputs, request_compression_algorithm=compression, response_compression_algorithm=compression
+        )
+    assert {name: answer.as_numpy(name).tolist() for name in expected} == expected
+
+
 @pytest.mark.parametrize("binary_in", [True, False])
 @pytest.mark.parametrize("binary_out", [True, False, None])
 def test_binary_tensors_in_both_directions(server: Server, binary_in: bool, binary_out: bool | None) -> None:

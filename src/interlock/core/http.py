@@ -6,6 +6,7 @@ A skin is `async handle(Request) -> Response`; `core.http_server` carries it, an
 from __future__ import annotations
 
 import ipaddress
+import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -55,6 +56,8 @@ GRPC: dict[int, str] = {
 }
 """What each status of the table above is in gRPC."""
 BODY_LIMIT = 10 * 1024 * 1024
+ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS, "identity": 0}
+"""What a body may be compressed with, and zlib's name for it."""
 JSON: list[tuple[str, str]] = [("content-type", "application/json")]
 TEXT: list[tuple[str, str]] = [("content-type", "text/plain; charset=utf-8")]
 
@@ -71,6 +74,17 @@ class Request:
         self.body = body
         self.too_large = too_large
 
+    def content(self) -> bytes:
+        """The body, inflated where it came compressed (RFC 9110, 8.4).
+
+        Raises:
+            TooLarge, UnsupportedMedia, InvalidRequest: over the limit; compressed in a way that is not spoken here; broken.
+        """
+        if self.too_large:
+            raise errors.TooLarge(f"the body is over {BODY_LIMIT >> 20} MiB")
+        encoding = self.headers.get("content-encoding", "identity")
+        return self.body if encoding == "identity" else _inflated(self.body, encoding)
+
 
 class Response:
     """Status, headers and body."""
@@ -84,6 +98,22 @@ class Response:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+def _inflated(body: bytes, encoding: str) -> bytes:
+    windows = ENCODINGS.get(encoding.strip().lower())
+    if windows is None:
+        raise errors.UnsupportedMedia(f"content encoding {encoding!r} is not spoken here; send {', '.join(ENCODINGS)}")
+    inflater = zlib.decompressobj(windows)
+    try:
+        content = inflater.decompress(body, BODY_LIMIT + 1)
+    except zlib.error as error:
+        raise errors.InvalidRequest(f"the body is not {encoding}: {error}") from error
+    if len(content) > BODY_LIMIT:
+        raise errors.TooLarge(f"the body is over {BODY_LIMIT >> 20} MiB when it is inflated")
+    if not inflater.eof or inflater.unused_data:
+        raise errors.InvalidRequest(f"the body is not one whole piece of {encoding}")
+    return content
 
 
 def json_response(value: Any, status: int = 200) -> Response:

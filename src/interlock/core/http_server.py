@@ -122,6 +122,8 @@ class Connection(asyncio.Protocol):
         self._headers_whole = False
         self._stayed = False
         """Whether it wished for another protocol, and was told no."""
+        self._stay_open = ""
+        """What an answer says that is not the last one: HTTP/1.0 takes every answer for the last (RFC 9112, 9.3)."""
         self._last = False
         """Whether the answer to what is under way is the last one."""
         self._ended = False
@@ -230,13 +232,14 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._headers_whole = True
-        headers = self._headers
+        headers, version = self._headers, self._parser.get_http_version()
         self._elsewhere = self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
         if self._elsewhere:
             return
+        self._stay_open = "" if version == "1.1" else "connection: keep-alive\r\n"
         if self._count > HEADER_COUNT:
             self._refuse(431, f"more than {HEADER_COUNT} headers")
-        elif self._parser.get_http_version() not in ("1.1", "1.0"):
+        elif version not in ("1.1", "1.0"):
             self._refuse(505, "this server speaks HTTP/1.1")
         elif int(headers.get("content-length") or 0) > BODY_LIMIT:
             self._give(too_large=True)
@@ -319,8 +322,8 @@ class Connection(asyncio.Protocol):
         text = "".join(head)
         if text.count("\n") != len(head):
             raise ValueError("a header of the answer has more than one line")
-        tail = "\r\n" if keep else "connection: close\r\n\r\n"
-        start = f"{LINES[response.status]}{text}content-length: {len(body)}\r\ndate: {self._server.date}\r\n{tail}"
+        tail = self._stay_open if keep else "connection: close\r\n"
+        start = f"{LINES[response.status]}{text}content-length: {len(body)}\r\ndate: {self._server.date}\r\n{tail}\r\n"
         self._transport.write(start.encode() if request.method == "HEAD" else start.encode() + body)
         if not keep:
             self._end()

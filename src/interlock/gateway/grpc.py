@@ -19,12 +19,13 @@ def grpc_server(door: GatewayDoor, host: str, port: int) -> GrpcServer:
     return GrpcServer(oip_grpc.SERVICE, oip_grpc.methods(door, partial(_infer, door)), host=host, port=port)
 
 
-async def _infer(door: GatewayDoor, message: Any, body: bytes, metadata: Mapping[str, str], left: float) -> Answer:
+async def _infer(door: GatewayDoor, message: Any, metadata: Mapping[str, str], left: float) -> Answer:
     """Metadata keys are the names of REST's headers; the caller's deadline may come before TIMEOUT_SECOND."""
-    parse = partial(OipQuestion, decode=lambda _: oip_grpc.read(message))
     name, version = message.model_name, message.model_version
     try:
-        reply = await door.plane.predict(name, body, parse, metadata, too_large=False, version=version, patience=left)
+        reply = await door.plane.predict(
+            name, lambda: OipQuestion(oip_grpc.read(message)), metadata, version=version, patience=left
+        )
     except NotFound:
         door.metrics.unknown += 1
         raise

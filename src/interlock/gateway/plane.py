@@ -17,7 +17,6 @@ from interlock.core.errors import (
     Overloaded,
     PredictionFailed,
     RuleRefused,
-    TooLarge,
     Unavailable,
 )
 from interlock.core.ids import uuid7_text
@@ -75,15 +74,13 @@ class Plane:
     async def predict(
         self,
         name: str,
-        body: bytes,
-        parse: Callable[[bytes], Question],
+        read: Callable[[], Question],
         headers: Mapping[str, str],
         *,
-        too_large: bool,
         version: str,
         patience: float = math.inf,
     ) -> Reply:
-        """Answer one request and keep it in the log before returning; `patience`: seconds the client waits.
+        """Answer what `read` reads and keep it in the log before returning; `patience`: seconds the client waits.
 
         Raises:
             Unauthenticated: an API key is needed; it is not logged.
@@ -101,9 +98,7 @@ class Plane:
             reply.traceparent = span_of(given)
         endpoint.under_way += 1
         try:
-            if too_large:
-                raise TooLarge("the body is over 10 MiB")
-            reply.question = question = parse(body)
+            reply.question = question = read()
             _identify(trail, question, headers)
             trail.deadline = self._loop.time() + min(endpoint.parameters.timeout_second, patience)
             await self._answer(endpoint, question, trail, reply, version)

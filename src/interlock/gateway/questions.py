@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from interlock.core.clock import now_us, parse_time, to_us
@@ -41,10 +40,10 @@ class Question(Protocol):
 
 
 class OipQuestion:
-    """Open Inference Protocol: the JSON of `POST /v2/models/{m}/infer`, or what another `decode` makes of a body."""
+    """The Open Inference Protocol's question, in whichever of its codecs it came."""
 
-    def __init__(self, body: bytes, decode: Callable[[bytes], oip.InferRequest] = oip.decode) -> None:
-        self.request = decode(body)
+    def __init__(self, request: oip.InferRequest) -> None:
+        self.request = request
         self.id = self.request.id
         self.parameters: dict[str, Any] = dict(self.request.parameters or {})
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
-from interlock.core.errors import InterlockError, NotFound, Overloaded, TooLarge
+from interlock.core.errors import InterlockError, NotFound, Overloaded
 from interlock.core.http import JSON, TEXT, Request, Response, error_response, json_response, status_of
 from interlock.gateway.feedback import read_feedback
 from interlock.gateway.metrics import Metrics
@@ -70,13 +69,11 @@ class GatewayDoor:
         raise NotFound(f"nothing is served at POST {request.path}")
 
     async def _infer(self, request: Request, name: str, version: str) -> Response:
-        header = request.headers.get(oip_binary.HEADER)
-        parse: Callable[[bytes], OipQuestion] = OipQuestion
-        if header is not None:
-            parse = partial(OipQuestion, decode=partial(oip_binary.decode, header=header))
-        reply = await self.plane.predict(
-            name, request.body, parse, request.headers, too_large=request.too_large, version=version
-        )
+        def read() -> OipQuestion:
+            body, header = request.content(), request.headers.get(oip_binary.HEADER)
+            return OipQuestion(oip.decode(body) if header is None else oip_binary.decode(body, header))
+
+        reply = await self.plane.predict(name, read, request.headers, version=version)
         answer = answer_of(reply)
         if answer is None:
             return _failed(reply)
@@ -86,26 +83,19 @@ class GatewayDoor:
     async def _invoke(self, request: Request, name: str) -> Response:
         """MLflow's scoring request, also as SageMaker's runtime sends it: with its headers for id and variant (an arm)."""
         given = request.headers
-        reply = await self.plane.predict(
-            name,
-            request.body,
-            parser(given.get("content-type"), given.get("x-amzn-sagemaker-inference-id")),
-            given,
-            too_large=request.too_large,
-            version=given.get("x-amzn-sagemaker-target-variant") or "",
-        )
+        parse = parser(given.get("content-type"), given.get("x-amzn-sagemaker-inference-id"))
+        variant = given.get("x-amzn-sagemaker-target-variant") or ""
+        reply = await self.plane.predict(name, lambda: parse(request.content()), given, version=variant)
         if reply.answer is None:
             return _failed(reply)
-        variant = [("x-amzn-invoked-production-variant", reply.arm.arm.name if reply.arm else "")]
-        return Response(200, oip.encode({"predictions": reply.answer.records()}), JSON + headers(reply) + variant)
+        answered = [("x-amzn-invoked-production-variant", reply.arm.arm.name if reply.arm else "")]
+        return Response(200, oip.encode({"predictions": reply.answer.records()}), JSON + headers(reply) + answered)
 
     async def _feedback(self, request: Request, name: str) -> Response:
         self.plane.access.require(name, "feedback", request.headers)
         self.plane.endpoints.get(name)
         self.plane.journal.require_space()
-        if request.too_large:
-            raise TooLarge("the body is over 10 MiB")
-        count, records = read_feedback(name, request.body)
+        count, records = read_feedback(name, request.content())
         self.plane.journal.append(records)
         await self.plane.journal.written()
         self.metrics.feedback += count

@@ -20,8 +20,8 @@ _CONTENTS |= {"FP32": "fp32_contents", "FP64": "fp64_contents"}
 _CONTENTS |= dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents")
 _CONTENTS |= dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents")
 _CHOICES = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
-Infer = Callable[[Any, bytes, Mapping[str, str], float], Awaitable[Answer]]
-"""Answers a `ModelInferRequest`, given also as the bytes it came in, with the call's metadata and the time left for it."""
+Infer = Callable[[Any, Mapping[str, str], float], Awaitable[Answer]]
+"""Answers a `ModelInferRequest`, with the call's metadata and the time left for it."""
 
 
 class Door(Protocol):
@@ -69,7 +69,7 @@ def methods(door: Door, infer: Infer) -> dict[str, Method]:
         return _said(pb.ModelMetadataResponse(**door.describe(asked.name, asked.version, metadata)))
 
     async def model_infer(body: bytes, metadata: Mapping[str, str], left: float) -> Answer:
-        return await infer(parse(pb.ModelInferRequest, body), body, metadata, left)
+        return await infer(parse(pb.ModelInferRequest, body), metadata, left)
 
     return {
         "ServerLive": server_live,

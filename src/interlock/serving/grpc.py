@@ -17,7 +17,7 @@ def grpc_server(door: ModelDoor, *, host: str = "", port: int = 0, path: Path | 
     return GrpcServer(oip_grpc.SERVICE, oip_grpc.methods(door, partial(_infer, door)), host=host, port=port, path=path)
 
 
-async def _infer(door: ModelDoor, message: Any, body: bytes, metadata: Mapping[str, str], left: float) -> Answer:
+async def _infer(door: ModelDoor, message: Any, metadata: Mapping[str, str], left: float) -> Answer:
     door.require(message.model_name, message.model_version)
     response = await door.predict(oip_grpc.read(message))
     return Answer(oip_grpc.write(response, raw=bool(message.raw_input_contents)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from interlock.core.errors import InterlockError, NotFound, PredictionFailed, TooLarge, UnknownVersion
+from interlock.core.errors import InterlockError, NotFound, PredictionFailed, UnknownVersion
 from interlock.core.http import TEXT, Request, Response, error_response, json_response
 from interlock.model import oip, oip_binary
 from interlock.model.answers import Answer, derive
@@ -117,18 +117,14 @@ class ModelDoor:
 
     async def _invoke(self, request: Request) -> Response:
         """MLflow's scoring request."""
-        if request.too_large:
-            raise TooLarge("the body is over 10 MiB")
-        question = parser(request.headers.get("content-type"))(request.body)
+        question = parser(request.headers.get("content-type"))(request.content())
         answer = await self._answer(*question.columns(self.batcher.predictor.signature))
         return json_response({"predictions": answer.records()})
 
     async def _infer(self, request: Request, name: str, version: str) -> Response:
         self.require(name, version)
-        if request.too_large:
-            raise TooLarge("the body is over 10 MiB")
-        header = request.headers.get(oip_binary.HEADER)
-        asked = oip.decode(request.body) if header is None else oip_binary.decode(request.body, header)
+        body, header = request.content(), request.headers.get(oip_binary.HEADER)
+        asked = oip.decode(body) if header is None else oip_binary.decode(body, header)
         return Response(200, *oip_binary.respond(asked, await self.predict(asked)))
 
     def _ready(self, name: str, version: str) -> Response:
