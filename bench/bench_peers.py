@@ -2,7 +2,7 @@
 
 The same pipeline, the same scikit-learn, thread pools of one thread for everybody. Peers live in environments of their own under
 `.venv-peers/`, made when missing. One server runs at a time; every round starts each anew and puts it under each load.
-    python -m bench.bench_peers [--peers MLServer,KServe,BentoML,FastAPI] [--rounds 3] [--seconds 4]
+    python -m bench.bench_peers [--peers MLServer,KServe,BentoML,FastAPI,Bare] [--rounds 3] [--seconds 4]
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ PINS = {
     "KServe": "kserve==0.21.0 scikit-learn==1.9.1",
     "BentoML": "bentoml==1.4.39 scikit-learn==1.9.1",
     "FastAPI": "fastapi==0.165.0 uvicorn[standard]==0.54.0 scikit-learn==1.9.1",
+    "Bare": "granian==2.8.7 uvloop==0.23.0 msgspec==0.22.0 scikit-learn==1.9.1",
 }
+"""`Bare` is no peer but the limit of the machine: see `bench/peers/bare_path.py`."""
 PATIENCE_SECONDS = 60
 NUMBERS = {
     "requests/s": "rate",
@@ -144,6 +146,7 @@ def peer(folder: Path) -> Server:
             *infer,
         ),
         "BentoML": (f"bentoml serve bento_service:Bench --host 127.0.0.1 --port {ports[0]}", *predict),
+        "Bare": (f"python bare_path.py {ports[0]}", *infer),
         "FastAPI": (f"uvicorn fastapi_app:app --workers 2 --no-access-log --port {ports[0]}", *predict),
     }[name]
     listen = dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))

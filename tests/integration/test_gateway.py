@@ -170,6 +170,8 @@ def test_what_cannot_be_inflated_is_one_clear_4xx(
     answer = champion.client.post(champion.url + path, content=content, headers={"content-encoding": encoding})
     assert answer.status_code == status, answer.text
     assert says in answer.json()["error"]
+    if not path.endswith("feedback"):
+        assert last_prediction(champion).outcome == "invalid"
 
 
 @pytest.mark.parametrize(
