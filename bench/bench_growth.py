@@ -1,7 +1,8 @@
 """What each thing costs that a gateway can have more of: arms, rules, shadows, replicas, endpoints; and what trouble costs.
 
-One running project whose endpoints differ in one thing each, asked in turn, round after round: every figure is a ratio to the
-plain endpoint of the same round. Gateway workers are in `bench_online`. Needs `wrk`.
+One running project whose endpoints differ in one thing each, asked in turn, round after round. Ratios are those to the plain
+endpoint in the same round: of requests a second, and of the CPU time of all our processes, which says more on a shared machine.
+Gateway workers are in `bench_online`. Needs `wrk`.
     python -m bench.bench_growth [--seconds 3] [--rounds 3]
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.bench_online import load, written
+from bench.bench_peers import usage
 from bench.open_loop import open_loop
 from bench.project import COMMAND, MODEL, Served, body, free_ports, served
 from bench.report import publish, spread
@@ -40,27 +42,46 @@ def main() -> None:
         places = variants(house)
         script = written(body(1), Path(folder) / "post.lua")
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in (*places, "ten more endpoints")}
-        for _ in range(options.rounds):
-            for name, endpoint in places.items():
-                runs[name].append(load(infer(house, endpoint), CONNECTIONS, script, options.seconds))
-        before = [run["rate"] for run in runs[PLAIN]]
+        for turn in range(options.rounds):
+            names = list(places)
+            for name in names[turn:] + names[:turn]:  # nobody is always the first
+                runs[name].append(asked(house, places[name], script, options.seconds))
         for number in range(10):
             house.run("deploy", f"{MODEL}:1", "--to", f"more-{number}", "--as", "champion")
         for _ in range(options.rounds):
-            runs["ten more endpoints"].append(load(infer(house, MODEL), CONNECTIONS, script, options.seconds))
+            runs["ten more endpoints"].append(asked(house, MODEL, script, options.seconds))
         rows = [
             {
                 "endpoint": name,
                 "requests/s": spread([run["rate"] for run in found]),
-                "against the plain one": statistics.median(
-                    run["rate"] / plain for run, plain in zip(found, before, strict=True)
-                ),
+                "to the plain one": against(found, runs[PLAIN], "rate"),
+                "CPU us a request": spread([run["cpu"] for run in found]),
+                "to the plain one's": against(found, runs[PLAIN], "cpu"),
                 "p99 ms": spread([run["p99"] for run in found]),
             }
             for name, found in runs.items()
         ]
         publish("growth", rows)
-        publish("trouble", [*alone(house, options.rounds, options.seconds), *trouble(house, options.seconds)])
+        lines = [
+            *alone(house, options.rounds, options.seconds, script),
+            *trouble(house, options.rounds, options.seconds),
+        ]
+        publish("trouble", lines)
+
+
+def asked(house: Served, endpoint: str, script: Path, seconds: int) -> dict[str, float]:
+    """One load, and the CPU time that all our processes spend on a request of it, logging too."""
+    time.sleep(1)  # the recorder still works on what the load before has left behind
+    before = sum(usage(pid)[0] for pid in house.pids().values())
+    run = load(infer(house, endpoint), CONNECTIONS, script, seconds)
+    time.sleep(1)
+    after = sum(usage(pid)[0] for pid in house.pids().values())
+    return run | {"cpu": 1e6 * (after - before) / run["requests"]}
+
+
+def against(found: list[dict[str, float]], plain: list[dict[str, float]], key: str) -> float:
+    """The median of the rounds' ratios."""
+    return statistics.median(run[key] / other[key] for run, other in zip(found, plain, strict=True))
 
 
 def infer(house: Served, endpoint: str) -> str:
@@ -97,39 +118,40 @@ def variants(house: Served) -> dict[str, str]:
     }  # fmt: skip
 
 
-def alone(house: Served, rounds: int, seconds: int) -> Iterator[dict[str, Any]]:
-    """One request at a time, and an open loop at seven tenths of what the slower one bears: the gateway against its server."""
+def alone(house: Served, rounds: int, seconds: int, script: Path) -> Iterator[dict[str, Any]]:
+    """The gateway against its model server asked directly: one connection, and open loops at shares of what both bear."""
+    loads = ("one connection", "open, 25 % of the peak", "open, 70 % of the peak")
     with direct(house) as url:
-        runs: dict[str, list[dict[str, float]]] = {"the model server itself": [], "through the gateway": []}
-        opened: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
-        places = dict(zip(runs, (url, infer(house, MODEL)), strict=True))
+        places = {"the model server itself": url, "through the gateway": infer(house, MODEL)}
+        runs: dict[tuple[str, str], list[dict[str, float]]] = {(one, name): [] for one in loads for name in places}
         for turn in range(rounds):
-            for name, place in places.items():
-                runs[name].append(open_loop(place, body(1), 100, seconds, turn))
             peak = min(open_loop(place, body(1), 20_000, seconds, turn)["rate"] for place in places.values())
             for name, place in places.items():
-                opened[name].append(open_loop(place, body(1), 0.7 * peak, seconds, turn))
-        for what, found in (("100 a second", runs), ("70 % of the peak", opened)):
-            for name, each in found.items():
-                yield line(f"{name}, {what}", each)
+                runs[loads[0], name].append(load(place, 1, script, seconds) | {"errors": 0})
+                runs[loads[1], name].append(open_loop(place, body(1), 0.25 * peak, seconds, turn))
+                runs[loads[2], name].append(open_loop(place, body(1), 0.7 * peak, seconds, turn))
+        for (one, name), found in runs.items():
+            yield line(f"{name}, {one}", found)
 
 
-def trouble(house: Served, seconds: int) -> Iterator[dict[str, Any]]:
+def trouble(house: Served, rounds: int, seconds: int) -> Iterator[dict[str, Any]]:
     """An open loop while a shadow hangs, and while one of two replicas does."""
     digests = {row["version"]: row["package_digest"] for row in house.run("versions", "list")["items"]}
     for endpoint, version, number, what in (
         ("shadowed", 2, "s1", "the shadow is stopped"),
         ("replicas", 1, "2", "one of two replicas is stopped"),
     ):
-        rate = 0.5 * open_loop(infer(house, endpoint), body(1), 20_000, seconds)["rate"]
-        yield line(f"before {what}", [open_loop(infer(house, endpoint), body(1), rate, seconds)])
-        name = f"model-server-{package_hex(digests[version])[:12]}-{number}"
-        pid = house.pids()[name]
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield line(what, [open_loop(infer(house, endpoint), body(1), rate, 2 * seconds)])
-        finally:
-            os.kill(pid, signal.SIGCONT)
+        place, before, during = infer(house, endpoint), [], []
+        pid = house.pids()[f"model-server-{package_hex(digests[version])[:12]}-{number}"]
+        rate = 0.5 * open_loop(place, body(1), 20_000, seconds)["rate"]
+        for turn in range(rounds):
+            before.append(open_loop(place, body(1), rate, seconds, turn))
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                during.append(open_loop(place, body(1), rate, 2 * seconds, turn))
+            finally:
+                os.kill(pid, signal.SIGCONT)
+        yield from (line(f"before {what}", before), line(what, during))
 
 
 def line(what: str, runs: list[dict[str, float]]) -> dict[str, Any]:
