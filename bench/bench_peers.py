@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 from bench.bench_online import load, written
+from bench.open_loop import open_loop
 from bench.project import COMMAND, MODEL, WIDTH, body, free_ports, rows, served
 from bench.report import publish, spread
 from interlock.core.project import Project
@@ -39,6 +40,8 @@ ROOT = Path(__file__).parents[1]
 OURS = {"Interlock, 1 gateway": 1, "Interlock, 2 gateways": 2}
 LOADS = ((1, 1), (1, 16), (1, 64), (1, 256), (100, 16), (1000, 1))
 """Rows a request, connections."""
+PEAK, OPEN = (1, 64), (1, 0)
+"""Besides in an open loop: Poisson arrivals at seven tenths of what our own gateway bears at `PEAK` in the same round."""
 COUNTS = sorted({count for count, _ in LOADS})
 PINNED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 PINS = {
@@ -94,16 +97,17 @@ def main() -> None:
                 if name not in servers and not failed.get(name):
                     servers[name] = ours(Path(folder) / name, OURS[name]) if name in OURS else peer(Path(folder) / name)
                 if name in servers:
-                    for one, run in visit(servers[name], Path(folder) / f"{name}.log", options.seconds):
+                    peak = runs[next(iter(OURS)), PEAK][number]["rate"] if name not in OURS else 0.0
+                    for one, run in visit(servers[name], Path(folder) / f"{name}.log", options.seconds, peak):
                         runs.setdefault((name, one), []).append(run)
             except (RuntimeError, OSError) as error:
                 failed[name] = str(error)
     lines = []
-    for one, name in itertools.product(LOADS, (*OURS, *names)):
+    for one, name in itertools.product((*LOADS, OPEN), (*OURS, *names)):
         found = runs.get((name, one), [])
         numbers = {title: spread([run[key] for run in found]) if found else "-" for title, key in NUMBERS.items()}
         label = name if name in OURS else f"{name} {PINS[name].split()[0].partition('==')[2]}"
-        known = {"rows": one[0], "connections": one[1], "server": label}
+        known = {"rows": one[0], "connections": one[1] or "open loop", "server": label}
         lines.append(known | numbers | {"failed": failed.get(name, "")})
     publish("peers", lines)
 
@@ -166,9 +170,10 @@ def peer(folder: Path) -> Server:
     return Server(command, ROOT / "bench" / "peers", environment, *talk, lambda count, _: answers[str(count)])
 
 
-def visit(server: Server, log: Path, seconds: int) -> Iterator[tuple[tuple[int, int], dict[str, float]]]:
+def visit(server: Server, log: Path, seconds: int, peak: float) -> Iterator[tuple[tuple[int, int], dict[str, float]]]:
     """Start it, check its answers, put it under one load after the other, stop it; the loads and what was measured.
 
+    `peak`: requests/s of which the open loop takes seven tenths; 0 = its own.
     Raises RuntimeError, or OSError for a refused request: it did not start, answered wrongly, or failed under load.
     """
     script = log.with_suffix(".lua")
@@ -178,12 +183,17 @@ def visit(server: Server, log: Path, seconds: int) -> Iterator[tuple[tuple[int, 
             scores, truth = server.scores(answer), server.truth(count, answer)
             if len(scores) != count or not np.allclose(scores, truth, rtol=1e-9, atol=0):
                 raise RuntimeError(f"{count} rows: answered {scores[:2]}, the model itself says {truth[:2]}")
-        for number, one in enumerate((LOADS[1], *LOADS)):
+        for number, one in enumerate((LOADS[1], *LOADS, OPEN)):
             written(server.ask(one[0]), script)
             time.sleep(1)  # a server still works on what the load before has left behind
             before, _ = usage(root)
-            run = load(server.url, one[1], script, seconds)
+            if one == OPEN:
+                run = open_loop(server.url, server.ask(one[0]), 0.7 * peak, seconds)
+            else:
+                run = load(server.url, one[1], script, seconds)
             after, memory = usage(root)
+            if one == PEAK and not peak:
+                peak = run["rate"]
             if number:  # the first has warmed it up
                 yield one, run | {"cpu": 1000 * (after - before) / run["requests"], "memory": memory, "first": first}
 

@@ -92,6 +92,7 @@ async def _run(url: str, body: bytes, rate: float, seconds: float, rng: random.R
     found = sorted(load.latencies)
     return {
         "rate": reached,
+        "requests": float(len(found)),
         "p50": found[len(found) // 2] * 1e3,
         "p99": found[int(len(found) * 0.99)] * 1e3,
         "errors": load.errors + load.lost,

@@ -161,6 +161,7 @@ def test_bad_input_is_one_clear_4xx_and_logged(champion: House, content: Any, st
         ("gzip", gzip.compress(b" " * (200 << 20)), 413, "over 10 MiB when it is inflated"),
         ("GZIP", gzip.compress(b"{"), 400, "not valid JSON"),
     ],
+    ids=["another encoding", "twice", "plain", "the other one", "cut off", "two pieces", "a bomb", "no JSON in it"],
 )
 def test_what_cannot_be_inflated_is_one_clear_4xx(
     champion: House, path: str, encoding: str, content: bytes, status: int, says: str

@@ -99,7 +99,7 @@ class TooLarge(InvalidRequest):
 
 
 class UnsupportedMedia(InvalidRequest):
-    """The content type is not spoken here."""
+    """The content type, or the content encoding, is not spoken here."""
 
     code = "unsupported_media"
 
