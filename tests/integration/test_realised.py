@@ -26,7 +26,8 @@ from interlock.predlog.rows import prediction_tables
 from interlock.registry import evidence
 from interlock.registry.routes import Parameters, RouteDocument, Rule, Shadow, replica_name
 
-START = SystemClock().now().replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+START = SystemClock().now().replace(minute=0, second=0, microsecond=0) + timedelta(hours=2)
+"""Over an hour ahead, so that it is later than every approval, however long the tests before take."""
 NAME = f"{E}:1 → {E}:2"
 LABELS = {False: "false", True: "true"}
 
