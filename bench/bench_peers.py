@@ -97,7 +97,7 @@ def main() -> None:
                 if name not in servers and not failed.get(name):
                     servers[name] = ours(Path(folder) / name, OURS[name]) if name in OURS else peer(Path(folder) / name)
                 if name in servers:
-                    peak = runs[next(iter(OURS)), PEAK][number]["rate"] if name not in OURS else 0.0
+                    peak = runs[next(iter(OURS)), PEAK][-1]["rate"] if name not in OURS else 0.0
                     for one, run in visit(servers[name], Path(folder) / f"{name}.log", options.seconds, peak):
                         runs.setdefault((name, one), []).append(run)
             except (RuntimeError, OSError) as error:

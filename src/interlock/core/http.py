@@ -56,8 +56,8 @@ GRPC: dict[int, str] = {
 }
 """What each status of the table above is in gRPC."""
 BODY_LIMIT = 10 * 1024 * 1024
-ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS, "identity": 0}
-"""What a body may be compressed with, and zlib's name for it."""
+ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+"""What a body may be compressed with, and zlib's number for it."""
 JSON: list[tuple[str, str]] = [("content-type", "application/json")]
 TEXT: list[tuple[str, str]] = [("content-type", "text/plain; charset=utf-8")]
 
@@ -82,8 +82,8 @@ class Request:
         """
         if self.too_large:
             raise errors.TooLarge(f"the body is over {BODY_LIMIT >> 20} MiB")
-        encoding = self.headers.get("content-encoding", "identity")
-        return self.body if encoding == "identity" else _inflated(self.body, encoding)
+        encoding = self.headers.get("content-encoding", "").strip().lower()
+        return self.body if encoding in ("", "identity") else _inflated(self.body, encoding)
 
 
 class Response:
@@ -101,10 +101,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def _inflated(body: bytes, encoding: str) -> bytes:
-    windows = ENCODINGS.get(encoding.strip().lower())
-    if windows is None:
-        raise errors.UnsupportedMedia(f"content encoding {encoding!r} is not spoken here; send {', '.join(ENCODINGS)}")
-    inflater = zlib.decompressobj(windows)
+    if encoding not in ENCODINGS:
+        raise errors.UnsupportedMedia(f"content encoding {encoding!r} is not spoken here; send gzip or deflate")
+    inflater = zlib.decompressobj(ENCODINGS[encoding])
     try:
         content = inflater.decompress(body, BODY_LIMIT + 1)
     except zlib.error as error:
