@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -149,6 +150,20 @@ async def test_what_is_unusual_or_wrong_has_its_status(kind: str, echo: Echo) ->
     assert status == 200 or body.startswith((b'{"error":', b'"too large"'))
     if kind == "wishes HTTP/2":
         assert body == b'"POST / 3"'
+
+
+async def test_a_crowd_is_let_in_at_once_and_nobody_who_waits_is_turned_away(echo: Echo) -> None:
+    """One client in a turn of the loop: the last of many is answered late, and those that wait are lost when the server stops."""
+    loop = asyncio.get_running_loop()
+    crowd = [socket.create_connection(("127.0.0.1", echo.server.port)) for _ in range(100)]  # in the kernel's queue
+    for client in crowd:
+        client.send(GET)
+    stopping = loop.create_task(echo.server.stop())
+    for client in crowd:
+        client.setblocking(False)
+        assert (await asyncio.wait_for(loop.sock_recv(client, 4096), 5)).startswith(b"HTTP/1.1 200")
+        client.close()
+    await stopping
 
 
 async def test_an_old_client_is_told_that_it_may_go_on(echo: Echo) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections import deque
 from email.utils import formatdate
 from http import HTTPStatus
@@ -32,6 +33,8 @@ IDLE_SECONDS = 75.0
 LINGER_SECONDS = 1.0
 """For which what a client still sends is taken after the last answer, so that the answer reaches it."""
 SWEEP_SECONDS = 1.0
+ACCEPT_SECONDS = 0.5
+"""After which clients are taken again when there was no file descriptor left for one."""
 QUIET_SECONDS = 0.1
 LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 UPGRADE = ("upgrade", "http2-settings")
@@ -56,7 +59,8 @@ class HttpServer:
         self.connections: set[Connection] = set()
         self.running: set[asyncio.Task[None]] = set()
         self.answered = 0
-        self._server: asyncio.Server | None = None
+        self._listeners: list[socket.socket] = []
+        self._arriving: set[asyncio.Task[object]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -67,25 +71,71 @@ class HttpServer:
         """
         loop = asyncio.get_running_loop()
         try:
-            if self.path is not None:
-                self._server = await loop.create_unix_server(
-                    lambda: Connection(self, loop), str(self.path), backlog=BACKLOG
-                )
-            else:
-                self._server = await loop.create_server(
-                    lambda: Connection(self, loop), self.host, self.port, backlog=BACKLOG, reuse_port=True
-                )
+            await self._bind(loop)
         except OSError as error:
+            for listener in self._listeners:
+                listener.close()
             where = self.path or f"{self.host}:{self.port}"
             raise Misconfigured(f"cannot listen on {where}: {error}", next="choose another port") from error
+        for listener in self._listeners:
+            loop.add_reader(listener, self._accept, listener, loop)
         self._sweeper = loop.create_task(self._sweep())
+
+    async def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.path is not None:
+            if self.path.is_socket():
+                self.path.unlink()
+            listener = socket.socket(socket.AF_UNIX)
+            self._listeners.append(listener)
+            listener.bind(str(self.path))
+            listener.listen(BACKLOG)
+        else:
+            found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, _, _, _, address in dict.fromkeys(found):
+                listener = socket.create_server(address[:2], family=family, backlog=BACKLOG, reuse_port=True)
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # whoever is taken inherits it
+                self._listeners.append(listener)
+        for listener in self._listeners:
+            listener.setblocking(False)
+
+    def _accept(self, listener: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        """Take all who wait: libuv takes one in a turn of the loop, so at a busy server the last of many waits as many turns."""
+        while True:
+            try:
+                client, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:
+                continue  # it went before it was taken
+            except OSError as error:
+                log.error("no client can be taken: %s", error)
+                loop.remove_reader(listener)
+                loop.call_later(ACCEPT_SECONDS, self._again, listener, loop)
+                return
+            client.setblocking(False)
+            task = loop.create_task(self._take(client, loop))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
+
+    def _again(self, listener: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        if not self.draining:
+            loop.add_reader(listener, self._accept, listener, loop)
+
+    async def _take(self, client: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            await loop.connect_accepted_socket(lambda: Connection(self, loop), client)
+        except OSError:
+            client.close()  # it went before it was heard
 
     async def stop(self, grace: float = 5.0) -> None:
         """Drain for at most `grace` seconds, then stop."""
         self.draining = True
-        if self._server is not None:
-            self._server.close()
         loop, seen = asyncio.get_running_loop(), -1
+        while self._listeners:
+            listener = self._listeners.pop()
+            self._accept(listener, loop)  # who waits would be turned away by the close
+            loop.remove_reader(listener)
+            listener.close()
         end = loop.time() + grace
         while (self.running or seen != self.answered) and loop.time() < end:
             seen = self.answered
