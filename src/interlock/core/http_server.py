@@ -1,7 +1,7 @@
 """The HTTP/1.1 server of the house: llhttp's parser on our own event loop, around one handler.
 
 One process is one worker; supervisors start as many processes as they want on one port (SO_REUSEPORT). A connection's requests
-are answered one after the other, each by one task, which goes to its end also when the client does not wait: what has been
+are answered one after the other, and each answer is worked out to its end also when the client does not wait: what has been
 numbered must be logged. Source: RFC 9110 and RFC 9112.
 """
 
@@ -22,6 +22,8 @@ import httptools
 
 from interlock.core.errors import Misconfigured
 from interlock.core.http import BODY_LIMIT, Handler, Request, Response, json_response
+from interlock.core.http_heads import Heads
+from interlock.core.prompt import go
 
 BACKLOG = 1024
 HEADER_LIMIT = 64 * 1024
@@ -57,7 +59,9 @@ class HttpServer:
         self.draining = False
         self.date = formatdate(usegmt=True)
         self.connections: set[Connection] = set()
-        self.running: set[asyncio.Task[None]] = set()
+        self.heads = Heads()
+        self.running = 0
+        """Connections whose requests are being answered."""
         self.answered = 0
         self._listeners: list[socket.socket] = []
         self._arriving: set[asyncio.Task[object]] = set()
@@ -172,12 +176,17 @@ class Connection(asyncio.Protocol):
         self._headers_whole = False
         self._stayed = False
         """Whether it wished for another protocol, and was told no."""
+        self._begun = 0
+        """Requests in the piece that is read."""
+        self._plain: Request | None = None
+        """A request that came whole and leaves the connection open: its head may come again."""
         self._stay_open = ""
         """What an answer says that is not the last one: HTTP/1.0 takes every answer for the last (RFC 9112, 9.3)."""
         self._last = False
         """Whether the answer to what is under way is the last one."""
         self._ended = False
-        self._task: asyncio.Task[None] | None = None
+        self._busy = False
+        """Whether a request is being answered."""
         self._waiting: deque[tuple[Request, bool]] = deque()
         self._paused = False
         self._blocked: asyncio.Future[None] | None = None
@@ -209,7 +218,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """It sends no more; an answer that it waits for still goes out."""
         self._last = True
-        return self._task is not None
+        return self._busy
 
     def pause_writing(self) -> None:
         """The client does not read its answers."""
@@ -226,8 +235,14 @@ class Connection(asyncio.Protocol):
         """A part of a request, one, or several."""
         if self._ended or self._last:
             return
-        if not self._coming:
-            self._coming, self._since, self._head_bytes = True, self._loop.time(), 0
+        first = not self._coming
+        if first:
+            known = self._server.heads.find(data)
+            if known is not None:
+                self._stay_open = ""
+                self._hand_on(known, True)
+                return
+            self._coming, self._since, self._head_bytes, self._begun = True, self._loop.time(), 0, 0
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -243,6 +258,9 @@ class Connection(asyncio.Protocol):
             self._head_bytes += len(data)
             if self._head_bytes > HEADER_LIMIT:
                 self._refuse(431, f"the head of the request is over {HEADER_LIMIT >> 10} KiB")
+        plain, self._plain = self._plain, None
+        if first and self._begun == 1 and plain is not None:
+            self._server.heads.learn(data, plain)
 
     def _stay(self, rest: bytes) -> None:
         """We know no other protocol, and may answer in this one: read the request again without that wish (RFC 9110, 7.8).
@@ -260,6 +278,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        self._begun += 1
         self._headers_whole = False
         if not self._coming:  # behind another one in the same piece
             self._coming, self._since, self._head_bytes = True, self._loop.time(), 0
@@ -323,9 +342,14 @@ class Connection(asyncio.Protocol):
         if too_large:
             self._body = []
         self._last = not keep
-        if self._task is None:
-            self._task = task = self._loop.create_task(self._serve(request, keep))
-            self._server.running.add(task)
+        self._plain = request if keep and not self._stay_open else None
+        self._hand_on(request, keep)
+
+    def _hand_on(self, request: Request, keep: bool) -> None:
+        if not self._busy:
+            self._busy = True
+            self._server.running += 1
+            go(self._loop, self._serve(request, keep))
         else:
             self._waiting.append((request, keep))
             if self._transport is not None and not self._paused:
@@ -333,13 +357,11 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
 
     async def _serve(self, request: Request, keep: bool) -> None:
-        task = self._task
         try:
             await self._answer(request, keep)
         finally:
-            self._task = None
-            if task is not None:
-                self._server.running.discard(task)
+            self._busy = False
+            self._server.running -= 1
         if not self._coming:
             self._since = self._loop.time()
         if self._paused and self._transport is not None and not self._ended:
@@ -347,9 +369,13 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     async def _answer(self, request: Request, keep: bool) -> None:
-        """Answer a request, and those that wait behind it."""
+        """Answer a request, and those that wait behind it, as fast as the client takes the answers."""
         server = self._server
         while True:
+            if self._blocked is not None:
+                await self._blocked
+                if self._ended:
+                    return
             try:
                 response = await server.handle(request)
                 keep = keep and not server.draining and not (self._last and not self._waiting)
@@ -360,8 +386,6 @@ class Connection(asyncio.Protocol):
             server.answered += 1
             if not self._waiting or self._ended:
                 return
-            if self._blocked is not None:
-                await self._blocked
             request, keep = self._waiting.popleft()
 
     def _write(self, request: Request, response: Response, keep: bool) -> None:
@@ -380,7 +404,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer what is no request we take, and end; behind a request under way, end after it."""
-        if self._task is not None:
+        if self._busy:
             self._last = True
         else:
             self._write(Request("", "", {}, b""), json_response({"error": message}, status), False)
@@ -410,7 +434,7 @@ class Connection(asyncio.Protocol):
         if self._blocked is not None:
             if late > REQUEST_SECONDS and self._transport is not None:
                 self._transport.abort()
-        elif self._task is None:
+        elif not self._busy:
             if self._coming and late > REQUEST_SECONDS:
                 self._refuse(408, "the request did not come in time")
             elif late > IDLE_SECONDS:

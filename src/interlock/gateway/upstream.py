@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from interlock.core.errors import DeadlineExceeded, PredictionFailed, Unavailable
+from interlock.core.prompt import Prompt
 from interlock.gateway.metrics import ROWS, Histogram
 from interlock.model.columns import Packed, join
 from interlock.model.signature import Signature
@@ -46,7 +47,7 @@ class Numbers(msgspec.Struct, frozen=True):
     model_us: int
 
 
-Future = asyncio.Future[Numbers]
+Future = Prompt[Numbers]
 
 
 class Waiting(NamedTuple):
@@ -113,7 +114,7 @@ class Replica(asyncio.Protocol):
             DeadlineExceeded: it did not answer in time.
             PredictionFailed: the model raised on this request.
         """
-        future: Future = self._loop.create_future()
+        future: Future = Prompt(self._loop)
         if self._transport is None:
             future.set_exception(LostReplica(f"replica {self.name} does not answer"))
             return future
@@ -161,7 +162,7 @@ class Replica(asyncio.Protocol):
         for requests in (*batches, self._waiting):
             for one in requests:
                 if one.deadline <= now and not one.future.done():
-                    one.future.set_exception(DeadlineExceeded("no answer within TIMEOUT_SECOND"))
+                    one.future.fail(DeadlineExceeded("no answer within TIMEOUT_SECOND"))
         self._sweeping = bool(self.load)
         if self._sweeping:
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -185,7 +186,7 @@ class Replica(asyncio.Protocol):
         self._sent = {number: Sent(sent.at, []) for number, sent in self._sent.items()}
         for one in waiting:
             if not one.future.done():
-                one.future.set_exception(LostReplica(message))
+                one.future.fail(LostReplica(message))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The server is there."""
@@ -246,9 +247,9 @@ class Replica(asyncio.Protocol):
             if one.future.done():
                 pass  # its deadline is over and the client was told
             elif i in answer.failures:
-                one.future.set_exception(PredictionFailed(answer.failures[i]))
+                one.future.fail(PredictionFailed(answer.failures[i]))
             else:
-                one.future.set_result(Numbers(numbers[at:end], answer.model_us))
+                one.future.settle(Numbers(numbers[at:end], answer.model_us))
             at = end
 
     async def _connect(self) -> None:

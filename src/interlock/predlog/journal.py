@@ -25,6 +25,7 @@ import msgspec
 from interlock.core.errors import Corrupt, Unavailable
 from interlock.core.files import sync_directory
 from interlock.core.ids import uuid7
+from interlock.core.prompt import Prompt
 from interlock.predlog.record import FORMAT, Feedbacks, Heartbeat, Prediction, Record, Schema
 
 HEADER = struct.Struct("<4sHxx16s16s")
@@ -56,7 +57,7 @@ class Journal:
         self.bytes_written = 0
         self._loop = asyncio.get_running_loop()
         self._buffer: list[bytes] = []
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[Prompt[None]] = []
         self._scheduled = False
         self._file = -1
         self._size = 0
@@ -89,13 +90,13 @@ class Journal:
         self._buffer.append(_framed(_encode(record)))
         self._schedule()
 
-    def written(self) -> asyncio.Future[None]:
+    def written(self) -> Prompt[None]:
         """Done when everything appended so far is kept; a future for this caller alone.
 
         Raises (from the future):
             Unavailable: it could not be written; the caller must not answer.
         """
-        future: asyncio.Future[None] = self._loop.create_future()
+        future: Prompt[None] = Prompt(self._loop)
         self._waiting.append(future)
         self._schedule()
         return future
@@ -187,14 +188,14 @@ def _not_synced(error: BaseException | None) -> Unavailable | None:
     return None if error is None else Unavailable(f"the prediction log cannot be synced: {error}")
 
 
-def _settle(waiting: list[asyncio.Future[None]], error: Unavailable | None) -> None:
+def _settle(waiting: list[Prompt[None]], error: Unavailable | None) -> None:
     for future in waiting:
         if future.done():
             continue  # its client left
         if error is None:
-            future.set_result(None)
+            future.settle(None)
         else:
-            future.set_exception(error)
+            future.fail(error)
 
 
 class SegmentReader:

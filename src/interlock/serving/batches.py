@@ -9,6 +9,7 @@ from typing import cast
 
 import msgspec
 
+from interlock.core.prompt import Prompt
 from interlock.model.wire import BatchAnswer, decode_request, frame, frames
 from interlock.serving.batching import Batcher
 
@@ -30,12 +31,12 @@ class _Connection(asyncio.Protocol):
         try:
             for number, payload in frames(self.buffer):
                 future = self.batcher.submit(decode_request(payload))
-                future.add_done_callback(partial(self._reply, number))
+                future.then(partial(self._reply, number, future))
         except (ValueError, msgspec.DecodeError):
             if self.transport is not None:  # no gateway of this format: there is nothing to answer it in
                 self.transport.abort()
 
-    def _reply(self, number: int, done: asyncio.Future[BatchAnswer]) -> None:
+    def _reply(self, number: int, done: Prompt[BatchAnswer]) -> None:
         if self.transport is not None:
             self.transport.write(frame(number, done.result()))
 

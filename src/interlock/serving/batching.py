@@ -13,12 +13,13 @@ from collections import deque
 import numpy as np
 
 from interlock.core.errors import InterlockError
+from interlock.core.prompt import Prompt
 from interlock.model.columns import Array, join, unpack
 from interlock.model.predictor import Predictor
 from interlock.model.wire import BatchAnswer, BatchRequest
 
 MAX_ROWS = 4096
-Waiting = tuple[BatchRequest, int, "asyncio.Future[BatchAnswer]"]
+Waiting = tuple[BatchRequest, int, Prompt[BatchAnswer]]
 """A batch, the time (perf_counter_ns) from which on nobody waits for it, and where its answer goes."""
 TOO_LATE = "nobody waited any more"
 
@@ -43,9 +44,9 @@ class Batcher:
             self._thread = threading.Thread(target=self._run, name="model", daemon=True)
             self._thread.start()
 
-    def submit(self, batch: BatchRequest) -> asyncio.Future[BatchAnswer]:
+    def submit(self, batch: BatchRequest) -> Prompt[BatchAnswer]:
         """Queue a batch; the future gets its answer."""
-        future: asyncio.Future[BatchAnswer] = self._loop.create_future()
+        future: Prompt[BatchAnswer] = Prompt(self._loop)
         self._waiting.append((batch, time.perf_counter_ns() + batch.left_us * 1000, future))
         if self._thread is not None:
             self._wake.release()
@@ -130,4 +131,4 @@ class Batcher:
 def _deliver(taken: list[Waiting], answers: list[BatchAnswer]) -> None:
     for (_, _, future), answer in zip(taken, answers, strict=True):
         if not future.done():
-            future.set_result(answer)
+            future.settle(answer)
