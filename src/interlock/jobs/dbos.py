@@ -13,7 +13,7 @@ from pathlib import Path
 from dbos import DBOS, DBOSPortableJSONSerializer, SetWorkflowID, error
 
 _QUEUE = "runs"
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.5
 _VERSION = "runs-1"
 """DBOS gives a workflow only to workers of the version that enqueued it. Its default, a hash of the source, would
 strand open runs at every update."""

@@ -31,6 +31,12 @@ MOVES: dict[RunState, frozenset[RunState]] = {
 }
 """From which state a run may go to which."""
 OPEN: tuple[RunState, ...] = ("queued", "running")
+_OPEN_RUNS = (
+    select(runs.c.id)
+    .where(runs.c.state.in_(OPEN))
+    .order_by(runs.c.state == "queued", runs.c.priority.desc(), runs.c.created_at, runs.c.id)
+)
+"""Built once: a worker asks it five times a second."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -126,11 +132,8 @@ class Runs:
 
     def open(self) -> list[str]:
         """The ids of open runs: those that are being carried, then the waiting ones by priority and submission."""
-        waits = runs.c.state == "queued"
-        order = (waits, runs.c.priority.desc(), runs.c.created_at, runs.c.id)
-        query = select(runs.c.id).where(runs.c.state.in_(OPEN)).order_by(*order)
         with self._database.read() as connection:
-            return list(connection.scalars(query))
+            return list(connection.scalars(_OPEN_RUNS))
 
     def attempts(self, run_id: str) -> list[Attempt]:
         """Every attempt of the run's steps, in order."""

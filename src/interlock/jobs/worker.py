@@ -32,7 +32,8 @@ from interlock.jobs.runner import Runner
 from interlock.jobs.schedules import Schedules
 
 LOOP_SECONDS = 0.2
-TAKE_OVER_SECONDS = 1.0
+LOOK_SECONDS = 1.0
+"""Between looks for dead workers and due ticks."""
 TELL_SECONDS = 1.0
 TELL_AGAIN_SECONDS = 30.0
 CLEAN_SECONDS = 3600.0
@@ -100,17 +101,17 @@ class Worker:
 
         `until_idle`: fire no schedule, and leave when no run is open.
         """
-        next_take_over, over = 0.0, Event()
+        next_look, over = 0.0, Event()
         chores = Thread(target=self._chores, args=(over,), name="chores", daemon=True)  # a hung webhook holds nobody up
         chores.start()
         try:
             while not (until_idle and not self.runs.open()):
                 self._hand_over()
-                if time.monotonic() >= next_take_over:
+                if time.monotonic() >= next_look:
+                    next_look = time.monotonic() + LOOK_SECONDS
                     self._take_over()
-                    next_take_over = time.monotonic() + TAKE_OVER_SECONDS
-                if not until_idle:
-                    self.schedules.fire(self.clock.now())
+                    if not until_idle:
+                        self.schedules.fire(self.clock.now())
                 if stop.wait(LOOP_SECONDS):
                     return
         finally:

@@ -27,7 +27,8 @@ from interlock.predlog.sink import RowSink
 BATCH_RECORDS, BATCH_ROWS = 5000, 20_000
 """A commit costs about 45 ms of CPU and 3 µs a row, so many rows share one; memory follows the records."""
 BATCH_SECONDS = 1.0
-POLL_SECONDS = 0.05
+POLL_SECONDS, REST_SECONDS = 0.05, 0.2
+"""Pause after records, and the longest where none come."""
 KEEP_MARKS_MS = 7 * 24 * 3600 * 1000
 
 
@@ -69,7 +70,7 @@ class Recorder:
         while not stop.is_set() and time.monotonic() < until:
             try:
                 moved = self.step()
-                pause = 0.0 if moved else POLL_SECONDS
+                pause = 0.0 if moved else min(2 * pause or POLL_SECONDS, REST_SECONDS)
             except InterlockError as error:
                 self.say(f"cannot write to the warehouse, will try again: {error.message}")
                 pause = min(max(pause, 0.1) * 2, 10.0)

@@ -25,7 +25,7 @@ from interlock.monitoring.passes import watch_all
 from interlock.release.index import index_routes
 from interlock.store.database import Database
 
-INDEX_SECONDS = 0.5
+INDEX_SECONDS = 2.0
 log = logging.getLogger("interlock.server")
 
 
