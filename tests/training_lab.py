@@ -96,7 +96,8 @@ class Lab:
         self.log: list[str] = []
 
     def recipe(self, module: str, source: str) -> None:
-        """Write one of the user's modules."""
+        """Write one of the user's modules; one of that name of another project, read by this process, is forgotten."""
+        sys.modules.pop(module, None)
         (self.project.root / f"{module}.py").write_text(source)
 
     def run(self, **spec: object) -> Run:
