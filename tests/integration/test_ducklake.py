@@ -15,6 +15,7 @@ import pytest
 from interlock.core.errors import Conflict, NotFound, Unavailable
 from interlock.core.files import locked
 from interlock.core.ids import uuid7
+from interlock.warehouse import maintenance
 from interlock.warehouse.ducklake import open_warehouse, statement
 
 
@@ -100,6 +101,21 @@ def test_one_load_at_a_time_and_readers_wait_for_nobody(tmp_path: Path) -> None:
     with locked(tmp_path / "warehouse" / "write.lock"):
         assert warehouse.query("from t").to_pylist() == [{"a": 1}]
         assert warehouse.snapshot() > 0
+
+
+def test_rows_move_when_nobody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB's SQLite scanner plans with a row id of one moment and reads at another: a merge in between empties the table."""
+    monkeypatch.setattr(maintenance, "PAUSE_SECONDS", 0.01)
+    warehouse = open_warehouse(tmp_path / "warehouse", create=True)
+    for commit in range(3):
+        warehouse.append(numbers(100 * commit), {"s": commit + 1})
+    other = open_warehouse(tmp_path / "warehouse", read_only=True)
+    with other.reading() as session:
+        assert warehouse.maintain().merged_files == 0
+        assert warehouse.query("select count(*) as n from interlock.numbers").to_pylist() == [{"n": 300}]
+        assert session.rows("select count(*) from interlock.numbers") == [(300,)]
+    assert warehouse.maintain().merged_files == 3
+    assert other.query("select count(*) as n from interlock.numbers").to_pylist() == [{"n": 300}]
 
 
 def test_threads_share_one(tmp_path: Path) -> None:

@@ -61,10 +61,11 @@ def sync_directory(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, timeout: float = 60.0, holder: str = "") -> Iterator[float]:
+def locked(path: Path, *, timeout: float = 60.0, holder: str = "", shared: bool = False) -> Iterator[float]:
     """Hold the cross-process lock file `path`; yields the seconds waited. The kernel frees it if we die.
 
-    `timeout=0` tries once. `holder` is written into the file, so that others can say who holds it.
+    `timeout=0` tries once. `holder` is written into the file, so that others can say who holds it. `shared`: beside others
+    who share it.
 
     Raises:
         Conflict: the lock was not free within `timeout` seconds.
@@ -75,7 +76,7 @@ def locked(path: Path, *, timeout: float = 60.0, holder: str = "") -> Iterator[f
         start, pause = time.monotonic(), 0.0005
         while True:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() - start >= timeout:

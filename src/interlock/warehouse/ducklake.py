@@ -13,7 +13,7 @@ import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from interlock.core.errors import Conflict, InvalidData, NotFound, Unavailable
 from interlock.core.files import locked
 from interlock.core.ids import uuid7
 from interlock.warehouse import extracts, loading, maintenance, predictions
-from interlock.warehouse.lock import WriteLock
+from interlock.warehouse.lock import ReadLock, WriteLock
 from interlock.warehouse.port import Extract, ExtractQuery, Loaded, Maintained, TableInfo, silent
 from interlock.warehouse.session import Parameters, columns_of, literal, quoted
 
@@ -163,6 +163,7 @@ class DuckLakeWarehouse:
     def __init__(self, folder: Path, *, read_only: bool, threads: int | None, clock: Clock) -> None:
         self.folder = folder
         self.lock = WriteLock(folder / "write.lock")
+        self._readers = ReadLock(folder)
         self._read_only = read_only
         self._clock = clock
         self._known: predictions.Known = {}
@@ -213,6 +214,10 @@ class DuckLakeWarehouse:
     @contextmanager
     def reading(self, snapshot: int | None = None) -> Iterator[DuckDBSession]:
         """A session that finds tables by bare name, all as they were at one snapshot."""
+        with self._readers.shared():
+            yield from self._reading(snapshot)
+
+    def _reading(self, snapshot: int | None) -> Iterator[DuckDBSession]:
         session = DuckDBSession(self._connection.cursor(), self.folder)
         name = "lake" if snapshot is None else f"lake_{next(self._numbers)}"
         try:
@@ -232,12 +237,12 @@ class DuckLakeWarehouse:
             raise NotFound(f"snapshot {snapshot} does not exist or has expired", next="take a newer one") from error
 
     @contextmanager
-    def transaction(self) -> Iterator[DuckDBSession]:
-        """A session under the lock, committed at the end."""
+    def transaction(self, *, moving: bool = False) -> Iterator[DuckDBSession]:
+        """A session under the lock, committed at the end; `moving`: while nobody reads, else BeingRead."""
         if self._read_only:
             raise Conflict("this warehouse was opened read-only")
         try:
-            with self.lock.held(), _our_errors(self.folder):
+            with self.lock.held(), self._readers.alone() if moving else nullcontext(), _our_errors(self.folder):
                 yield from self._transaction()
         except OSError as error:
             raise Unavailable(

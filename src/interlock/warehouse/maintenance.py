@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
+from typing import Any
 
 from interlock.warehouse import predictions
+from interlock.warehouse.lock import BeingRead
 from interlock.warehouse.session import Engine
 
 TARGET_FILE_SIZE = "16MB"
 """Files are merged up to this size: about a quarter of a second of work, which is what a slice may keep the lock."""
+
+TRIES, PAUSE_SECONDS = 5, 0.5
+"""Rows move when nobody reads: so often it is tried, then the rest waits for the next time."""
+
+MERGE = "call ducklake_merge_adjacent_files('writer', ?, schema => ?, max_compacted_files => 1)"
 
 SUPERSEDED_MARKS = """
 delete from writer.interlock.marks as old
@@ -33,25 +41,26 @@ def clear_orphans(engine: Engine) -> int:
 
 
 def merge(engine: Engine) -> int:
-    """Write inlined rows to files and merge small files; the number of files that went."""
+    """Write inlined rows to files and merge small files; the number of files that went. It leaves off when it is always read."""
     with engine.transaction() as session:
         session.run(SUPERSEDED_MARKS)
     merged = 0
     for schema, table in _tables(engine):
-        with engine.transaction() as session:
-            session.run(
-                "call ducklake_flush_inlined_data('writer', table_name => ?, schema_name => ?)", [table, schema]
-            )
-        while True:
-            with engine.transaction() as session:
-                slices = session.rows(
-                    "call ducklake_merge_adjacent_files('writer', ?, schema => ?, max_compacted_files => 1)",
-                    [table, schema],
-                )
-            if not slices:
-                break
+        _move(engine, "call ducklake_flush_inlined_data('writer', table_name => ?, schema_name => ?)", [table, schema])
+        while slices := _move(engine, MERGE, [table, schema]):
             merged += sum(files for _, _, files, _ in slices)
     return merged
+
+
+def _move(engine: Engine, sql: str, parameters: list[str]) -> list[tuple[Any, ...]]:
+    """What a statement that moves rows gives; nothing when there was always somebody who read."""
+    for _ in range(TRIES):
+        try:
+            with engine.transaction(moving=True) as session:
+                return session.rows(sql, parameters)
+        except BeingRead:
+            time.sleep(PAUSE_SECONDS)
+    return []
 
 
 def expire(engine: Engine, before: datetime) -> int:

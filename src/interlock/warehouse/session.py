@@ -31,8 +31,14 @@ class Session(Protocol):
 class Engine(Protocol):
     """Where sessions come from."""
 
-    def transaction(self) -> AbstractContextManager[Session]:
-        """A session that writes: under the write lock, committed at the end, rolled back on any error."""
+    def transaction(self, *, moving: bool = False) -> AbstractContextManager[Session]:
+        """A session that writes: under the write lock, committed at the end, rolled back on any error.
+
+        `moving`: it moves rows that are there already, and nobody reads meanwhile.
+
+        Raises:
+            BeingRead: `moving`, and somebody reads.
+        """
         ...
 
     def reading(self) -> AbstractContextManager[Session]:
