@@ -41,6 +41,8 @@ QUIET_SECONDS = 0.1
 LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 UPGRADE = ("upgrade", "http2-settings")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+STAYS, STAYS_OLD, CLOSES = "", "connection: keep-alive\r\n", "connection: close\r\n"
+"""What an answer says of its connection. HTTP/1.0 takes every answer for the last one (RFC 9112, 9.3)."""
 log = logging.getLogger("interlock.http")
 
 
@@ -180,14 +182,12 @@ class Connection(asyncio.Protocol):
         """Requests in the piece that is read."""
         self._plain: Request | None = None
         """A request that came whole and leaves the connection open: its head may come again."""
-        self._stay_open = ""
-        """What an answer says that is not the last one: HTTP/1.0 takes every answer for the last (RFC 9112, 9.3)."""
         self._last = False
         """Whether the answer to what is under way is the last one."""
         self._ended = False
         self._busy = False
         """Whether a request is being answered."""
-        self._waiting: deque[tuple[Request, bool]] = deque()
+        self._waiting: deque[tuple[Request, str]] = deque()
         self._paused = False
         self._blocked: asyncio.Future[None] | None = None
         self._clear()
@@ -239,8 +239,7 @@ class Connection(asyncio.Protocol):
         if first:
             known = self._server.heads.find(data)
             if known is not None:
-                self._stay_open = ""
-                self._hand_on(known, True)
+                self._hand_on(known, STAYS)
                 return
             self._coming, self._since, self._head_bytes, self._begun = True, self._loop.time(), 0, 0
         try:
@@ -305,7 +304,6 @@ class Connection(asyncio.Protocol):
         self._elsewhere = self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
         if self._elsewhere:
             return
-        self._stay_open = "" if version == "1.1" else "connection: keep-alive\r\n"
         if self._count > HEADER_COUNT:
             self._refuse(431, f"more than {HEADER_COUNT} headers")
         elif version not in ("1.1", "1.0"):
@@ -338,27 +336,27 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         body = b"" if too_large else self._body[0] if len(self._body) == 1 else b"".join(self._body)
         request = Request(parser.get_method().decode(), _path(self._url), self._headers, body, too_large)
-        keep = not too_large and parser.should_keep_alive() and not parser.should_upgrade()
+        self._last = too_large or parser.should_upgrade() or not parser.should_keep_alive()
         if too_large:
             self._body = []
-        self._last = not keep
-        self._plain = request if keep and not self._stay_open else None
-        self._hand_on(request, keep)
+        after = CLOSES if self._last else STAYS if parser.get_http_version() == "1.1" else STAYS_OLD
+        self._plain = request if after == STAYS else None
+        self._hand_on(request, after)
 
-    def _hand_on(self, request: Request, keep: bool) -> None:
+    def _hand_on(self, request: Request, after: str) -> None:
         if not self._busy:
             self._busy = True
             self._server.running += 1
-            go(self._loop, self._serve(request, keep))
+            go(self._loop, self._serve(request, after))
         else:
-            self._waiting.append((request, keep))
+            self._waiting.append((request, after))
             if self._transport is not None and not self._paused:
                 self._paused = True
                 self._transport.pause_reading()
 
-    async def _serve(self, request: Request, keep: bool) -> None:
+    async def _serve(self, request: Request, after: str) -> None:
         try:
-            await self._answer(request, keep)
+            await self._answer(request, after)
         finally:
             self._busy = False
             self._server.running -= 1
@@ -368,7 +366,7 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
-    async def _answer(self, request: Request, keep: bool) -> None:
+    async def _answer(self, request: Request, after: str) -> None:
         """Answer a request, and those that wait behind it, as fast as the client takes the answers."""
         server = self._server
         while True:
@@ -378,17 +376,19 @@ class Connection(asyncio.Protocol):
                     return
             try:
                 response = await server.handle(request)
-                keep = keep and not server.draining and not (self._last and not self._waiting)
-                self._write(request, response, keep)
+                last = server.draining or (self._last and not self._waiting)
+                self._write(request, response, CLOSES if last else after)
             except Exception:
                 log.exception("unexpected error at %s %s", request.method, request.path)
-                self._write(request, json_response({"error": "internal error; the server's log says more"}, 500), False)
+                self._write(
+                    request, json_response({"error": "internal error; the server's log says more"}, 500), CLOSES
+                )
             server.answered += 1
             if not self._waiting or self._ended:
                 return
-            request, keep = self._waiting.popleft()
+            request, after = self._waiting.popleft()
 
-    def _write(self, request: Request, response: Response, keep: bool) -> None:
+    def _write(self, request: Request, response: Response, after: str) -> None:
         if self._transport is None or self._ended:
             return
         body = response.body
@@ -396,10 +396,9 @@ class Connection(asyncio.Protocol):
         text = "".join(head)
         if text.count("\n") != len(head):
             raise ValueError("a header of the answer has more than one line")
-        tail = self._stay_open if keep else "connection: close\r\n"
-        start = f"{LINES[response.status]}{text}content-length: {len(body)}\r\ndate: {self._server.date}\r\n{tail}\r\n"
+        start = f"{LINES[response.status]}{text}content-length: {len(body)}\r\ndate: {self._server.date}\r\n{after}\r\n"
         self._transport.write(start.encode() if request.method == "HEAD" else start.encode() + body)
-        if not keep:
+        if after == CLOSES:
             self._end()
 
     def _refuse(self, status: int, message: str) -> None:
@@ -407,7 +406,7 @@ class Connection(asyncio.Protocol):
         if self._busy:
             self._last = True
         else:
-            self._write(Request("", "", {}, b""), json_response({"error": message}, status), False)
+            self._write(Request("", "", {}, b""), json_response({"error": message}, status), CLOSES)
 
     def _end(self) -> None:
         """Close behind the last answer; where more may come, only after a while, or the answer would be lost with it."""

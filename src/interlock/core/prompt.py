@@ -25,7 +25,7 @@ class Prompt(asyncio.Future[T]):
         self._next: Callable[[], None] | None = None
 
     def then(self, call: Callable[[], None]) -> None:
-        """Call this as soon as it is settled."""
+        """Call this as soon as it is settled, which it is not yet."""
         self._next = call
 
     def settle(self, value: T) -> None:
