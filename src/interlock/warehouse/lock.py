@@ -17,6 +17,8 @@ DRAIN_SECONDS = 0.1
 class BeingRead(Conflict):
     """Somebody reads, so rows may not move."""
 
+    code = "being_read"
+
 
 class WriteLock:
     """A lock over processes and threads; nobody keeps it over half a second, because it is not fair.
