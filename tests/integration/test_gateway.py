@@ -15,6 +15,7 @@ import pytest
 from tests.house import INPUTS, House, body, free_port, obey, rows, running, trail, until
 
 from interlock.core.assignment import bucket
+from interlock.gateway.rest import SERVED
 from interlock.model.columns import to_lists
 from interlock.predlog.record import Feedbacks, Prediction
 from interlock.registry.routes import Parameters
@@ -213,6 +214,19 @@ def test_other_media_types_are_415_and_unknown_endpoints_404_and_not_logged(cham
     assert post(champion, body(), "/v2/models/nobody/infer").status_code == 404
     assert post(champion, body(), "/v3").status_code == 404
     assert last_prediction(champion).seq == before
+
+
+@pytest.mark.parametrize(("path", "allowed"), SERVED.items())
+def test_each_path_takes_its_methods_and_says_so_to_others(champion: House, path: str, allowed: str) -> None:
+    url = champion.url + path.format(model="flight-delay", version="1", endpoint="flight-delay")
+    for method in ("GET", "HEAD", "POST", "PUT", "DELETE"):
+        answer = champion.client.request(method, url)
+        if method in allowed.split(", "):
+            assert answer.status_code != 405
+            assert "nothing is served" not in answer.text
+        else:
+            assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+            assert method == "HEAD" or allowed in answer.json()["error"]
 
 
 def test_a_request_that_breaks_the_model_does_not_take_its_neighbours_along(champion: House) -> None:

@@ -16,6 +16,7 @@ import pytest
 from tests.house import FEATURES, INPUTS, House, Process, body, free_port, running
 
 from interlock.core.settings import Mode
+from interlock.model.paths import SERVED
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,13 @@ def test_serves_the_protocol_when_approved(serving: Try) -> None:
     assert httpx.post(f"{url}/v2/models/flight-delay/infer", content=b"{").status_code == 400
     assert httpx.post(f"{url}/v2/models/other/infer", json=body()).status_code == 404
     assert "interlock_model_rows_total" in httpx.get(f"{url}/metrics").text
+    digest = serving.package.name
+    for path, allowed in SERVED.items():
+        place = url + path.format(model="flight-delay", version=f"sha256:{digest}")
+        other, taken = ("GET", "POST") if allowed == "POST" else ("POST", "GET")
+        assert "nothing is served" not in httpx.request(taken, place).text, path
+        refused = httpx.request(other, place)
+        assert (refused.status_code, refused.headers["allow"]) == (405, allowed), path
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model/model.skops", "features.py", "profile.json", "golden.json"])

@@ -92,6 +92,16 @@ class InvalidRequest(InterlockError):
     code = "invalid_request"
 
 
+class MethodNotAllowed(InvalidRequest):
+    """The path is served, but not with this method; `allowed` are those it takes, as the header `Allow` lists them."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allowed: str = "", next: str = "") -> None:
+        super().__init__(message, next=next)
+        self.allowed = allowed
+
+
 class TooLarge(InvalidRequest):
     """The body is over the limit."""
 

@@ -19,6 +19,7 @@ STATUS: dict[type[errors.InterlockError], int] = {
     errors.Usage: 400,
     errors.Misconfigured: 500,
     errors.NotFound: 404,
+    errors.MethodNotAllowed: 405,
     errors.Conflict: 409,
     errors.Refused: 403,
     errors.Tampered: 403,
@@ -45,6 +46,7 @@ GRPC: dict[int, str] = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
     409: "FAILED_PRECONDITION",
     413: "RESOURCE_EXHAUSTED",
     415: "INVALID_ARGUMENT",
@@ -132,7 +134,10 @@ def code_of(error: errors.InterlockError) -> str:
 
 def error_response(error: errors.InterlockError) -> Response:
     """`{"error": message}` under the error's status."""
-    return json_response({"error": error.message}, status_of(error))
+    response = json_response({"error": error.message}, status_of(error))
+    if isinstance(error, errors.MethodNotAllowed):
+        response.headers = [*JSON, ("allow", error.allowed)]
+    return response
 
 
 def is_loopback(host: str) -> bool:

@@ -14,9 +14,14 @@ from interlock.gateway.plane import Plane
 from interlock.gateway.questions import OipQuestion
 from interlock.gateway.replies import answer_of, error_of, headers
 from interlock.gateway.trail import Reply
-from interlock.model import oip, oip_binary
+from interlock.model import oip, oip_binary, paths
 from interlock.model.scoring import parser
 
+SERVED = paths.SERVED | {
+    "/v2/models/{model}/parameters": paths.READ,
+    "/endpoints/{endpoint}/invocations": paths.ASK,
+    "/endpoints/{endpoint}/feedback": paths.ASK,
+}
 METHODS = ("GET", "HEAD", "POST")
 
 
@@ -31,31 +36,32 @@ class GatewayDoor:
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; errors become their status with `{"error": …}`."""
-        began, parts = time.perf_counter(), request.path.split("/")
+        began = time.perf_counter()
         self.metrics.active += 1
         try:
-            response = await self._answer(request, parts)
+            response = await self._answer(request)
         finally:
             self.metrics.active -= 1
         method = request.method if request.method in METHODS else "_OTHER"
-        observed = self.metrics.http[method, _route(parts, response.status), str(response.status)]
+        route = "" if response.status == 404 else paths.template(request.path)
+        observed = self.metrics.http[method, route, str(response.status)]
         observed.add(time.perf_counter() - began)
         return response
 
-    async def _answer(self, request: Request, parts: list[str]) -> Response:
+    async def _answer(self, request: Request) -> Response:
         try:
             if request.method == "POST":
-                return await self._post(request, parts)
+                return await self._post(request)
             if request.method in ("GET", "HEAD"):
-                return self._get(request, parts)
-            raise NotFound(f"nothing is served at {request.method} {request.path}")
+                return self._get(request)
+            raise paths.unserved(request, SERVED)
         except InterlockError as error:
             if isinstance(error, NotFound):
                 self.metrics.unknown += 1
             return error_response(error)
 
-    async def _post(self, request: Request, parts: list[str]) -> Response:
-        match parts:
+    async def _post(self, request: Request) -> Response:
+        match request.path.split("/"):
             case ["", "v2", "models", name, "infer"]:
                 return await self._infer(request, name, "")
             case ["", "v2", "models", name, "versions", version, "infer"]:
@@ -66,7 +72,7 @@ class GatewayDoor:
                 return await self._invoke(request, self.plane.endpoints.only())
             case ["", "endpoints", name, "feedback"]:
                 return await self._feedback(request, name)
-        raise NotFound(f"nothing is served at POST {request.path}")
+        raise paths.unserved(request, SERVED)
 
     async def _infer(self, request: Request, name: str, version: str) -> Response:
         def read() -> OipQuestion:
@@ -101,9 +107,9 @@ class GatewayDoor:
         self.metrics.feedback += count
         return json_response({"accepted": count}, 202)
 
-    def _get(self, request: Request, parts: list[str]) -> Response:
+    def _get(self, request: Request) -> Response:
         endpoints = self.plane.endpoints
-        match parts:
+        match request.path.split("/"):
             case ["", "livez"] | ["", "v2", "health", "live"] | ["", "ping"]:
                 return json_response({"live": True})
             case ["", "readyz"] | ["", "v2", "health", "ready"]:
@@ -127,7 +133,7 @@ class GatewayDoor:
                 return _ready(name, self.ready(name, ""))
             case ["", "v2", "models", name, "versions", version, "ready"]:
                 return _ready(name, self.ready(name, version))
-        raise NotFound(f"nothing is served at GET {request.path}")
+        raise paths.unserved(request, SERVED)
 
     def ready(self, name: str, version: str) -> bool:
         """Whether every arm with traffic has a live replica; of a version, whether it has one.
@@ -166,16 +172,6 @@ class GatewayDoor:
             return "nothing is deployed"
         dead = [name for name, endpoint in known.items() if not endpoint.live]
         return f"no live upstream for {', '.join(dead)}" if dead else ""
-
-
-def _route(parts: list[str], status: int) -> str:
-    """The path with what varies named, as OpenTelemetry wants it; nothing for paths that are not there."""
-    match parts:
-        case ["", "v2", "models", _, *rest] if status != 404:
-            return "/".join(["/v2/models/{model}", *(["versions", "{version}", *rest[2:]] if len(rest) > 1 else rest)])
-        case ["", "endpoints", _, *rest] if status != 404:
-            return "/".join(["/endpoints/{endpoint}", *rest])
-    return "" if status == 404 else "/".join(parts)
 
 
 def _ready(name: str, ready: bool) -> Response:

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from interlock.core.errors import InterlockError, NotFound
+from interlock.core.errors import InterlockError, MethodNotAllowed, NotFound
 from interlock.core.http import Request, Response, error_response, json_response
 from interlock.core.http_server import HttpServer
 from interlock.core.lifeline import tie_to_parent
@@ -73,7 +73,7 @@ class _Door:
     async def handle(self, request: Request) -> Response:
         try:
             if request.method not in ("GET", "HEAD"):
-                raise NotFound("the control plane only answers GET")
+                raise MethodNotAllowed("the control plane only reads", allowed="GET, HEAD")
             if request.path in ("/livez", "/readyz"):
                 return json_response({"ready": True})
             if request.path in ("/", "/status"):

@@ -12,6 +12,7 @@ from interlock.core.http import TEXT, Request, Response, error_response, json_re
 from interlock.model import oip, oip_binary
 from interlock.model.answers import Answer, derive
 from interlock.model.columns import Columns, pack
+from interlock.model.paths import SERVED, unserved
 from interlock.model.scoring import parser
 from interlock.model.wire import BatchRequest
 from interlock.serving.batching import Batcher
@@ -46,10 +47,10 @@ class ModelDoor:
             case "POST", ["", "invocations"]:
                 return await self._invoke(request)
             case "GET" | "HEAD", parts:
-                return self._get(request.path, parts)
-        raise NotFound(f"nothing is served at {request.method} {request.path}; the model is {self.model}")
+                return self._get(request, parts)
+        raise unserved(request, SERVED)
 
-    def _get(self, path: str, parts: list[str]) -> Response:
+    def _get(self, request: Request, parts: list[str]) -> Response:
         match parts:
             case ["", "livez"] | ["", "v2", "health", "live"] | ["", "ping"]:
                 return json_response({"live": True})
@@ -69,7 +70,7 @@ class ModelDoor:
                 return Response(200, oip.SERVER["version"].encode(), TEXT)
             case ["", "metrics"]:
                 return Response(200, self._metrics().encode(), TEXT)
-        raise NotFound(f"nothing is served at GET {path}; the model is {self.model}")
+        raise unserved(request, SERVED)
 
     def require(self, name: str, version: str) -> None:
         """Refuse another model than the one served here; its version here is the package's digest, or none.
