@@ -27,8 +27,8 @@ from interlock.predlog.sink import RowSink
 BATCH_RECORDS, BATCH_ROWS = 5000, 20_000
 """A commit costs about 45 ms of CPU and 3 µs a row, so many rows share one; memory follows the records."""
 BATCH_SECONDS = 1.0
-POLL_SECONDS, REST_SECONDS = 0.05, 0.2
-"""Pause after records, and the longest where none come."""
+PAUSE_SECONDS = 0.2
+"""Between two looks at the journals. A look costs as much as reading thirty records, so it waits until there are some."""
 KEEP_MARKS_MS = 7 * 24 * 3600 * 1000
 
 
@@ -66,32 +66,29 @@ class Recorder:
 
         A sink that fails is tried again; nothing is dropped.
         """
-        pause = POLL_SECONDS
+        pause = PAUSE_SECONDS
         while not stop.is_set() and time.monotonic() < until:
             try:
-                moved = self.step()
-                pause = 0.0 if moved else min(2 * pause or POLL_SECONDS, REST_SECONDS)
+                self.step()
+                pause = PAUSE_SECONDS
             except InterlockError as error:
                 self.say(f"cannot write to the warehouse, will try again: {error.message}")
-                pause = min(max(pause, 0.1) * 2, 10.0)
+                pause = min(pause * 2, 10.0)
             stop.wait(pause)
         self.step(flush=True)
 
-    def step(self, *, flush: bool = False) -> bool:
-        """Read what is new, and commit when the batch is large or old enough; whether anything was read."""
+    def step(self, *, flush: bool = False) -> None:
+        """Read what is new, and commit when the batch is large or old enough."""
         gc.disable()  # a batch is two hundred thousand lists and no cycle: looking for some would double the time
         try:
-            read = False
             for path in segments(self.folder):
-                read |= self._read(path, whole=flush)
+                self._read(path, whole=flush)
             due = self._full() or (self._pending and time.monotonic() - self._since >= BATCH_SECONDS)
             if due or (flush and self._pending):
                 self._commit()
         finally:
             gc.enable()
-        if not read:
-            self._tidy()
-        return read
+        self._tidy()
 
     def _read(self, path: Path, *, whole: bool) -> bool:
         try:
