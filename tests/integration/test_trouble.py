@@ -1,15 +1,13 @@
-"""Replicas that are silent, lie or are too slow, versions that do not start, approvals that are taken back: what clients see."""
+"""Endpoints that get too much, versions that do not start, approvals that are taken back: what clients see."""
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import os
 import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,7 +15,6 @@ import msgspec
 import pytest
 from tests.house import House, Process, body, obey, running, trail, until
 
-from interlock.model.wire import BatchAnswer, frame, frames
 from interlock.predlog.record import Prediction
 from interlock.registry.gateways import EndpointStatus
 from interlock.registry.routes import Parameters, Shadow, Standby, replica_name
@@ -84,56 +81,6 @@ def stopped(process: Process) -> Iterator[None]:
         yield
     finally:
         os.kill(process.child.pid, signal.SIGCONT)
-
-
-def test_a_silent_replica_is_ejected_and_comes_back(house: House) -> None:
-    first = house.packages_made[0]
-    with running(second := house.serve(first, 1)):
-        obey(house, house.route({"champion": (first, 10_000)}, replicas=2).revision)
-        until(lambda: status(house).arms["champion"] == 2, what="two replicas")
-        with stopped(second):
-            assert codes(ask(house, 60)) == {200}
-            until(lambda: status(house).arms["champion"] == 1, what="ejection")
-        until(lambda: status(house).arms["champion"] == 2, what="the way back")
-        assert codes(ask(house, 20)) == {200}
-
-
-async def _lie(path: Path, ready: threading.Event, end: threading.Event) -> None:
-    """A server that answers every question with too few numbers, then with something nobody asked."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        buffer = bytearray()
-        while data := await reader.read(65536):
-            buffer += data
-            for number, _ in frames(buffer):
-                writer.write(frame(number, BatchAnswer(b"12345678" * 3, {}, 1)) + b"garbage")
-        writer.close()
-
-    server = await asyncio.start_unix_server(answer, str(path))
-    ready.set()
-    await asyncio.to_thread(end.wait)
-    server.close()
-
-
-def test_a_lying_replica_is_left_alone(house: House) -> None:
-    first = house.packages_made[0]
-    ready, end = threading.Event(), threading.Event()
-    path = house.project.make_sockets() / replica_name(first, 1)
-    path.unlink(missing_ok=True)
-    thread = threading.Thread(target=lambda: asyncio.run(_lie(path, ready, end)))
-    thread.start()
-    try:
-        ready.wait()
-        obey(house, house.route({"champion": (first, 10_000)}, replicas=2).revision)
-        until(lambda: status(house).arms["champion"] == 2, what="two replicas")
-        answers = ask(house, 40)
-        assert codes(answers) == {200}
-        assert {len(answer.json()["outputs"][0]["data"]) for answer in answers} == {1}
-        assert "interlock_retries_total 0\n" not in house.client.get(f"{house.url}/metrics").text
-    finally:
-        end.set()
-        thread.join()
-        path.unlink(missing_ok=True)
 
 
 def test_too_many_at_once_are_shed(house: House) -> None:

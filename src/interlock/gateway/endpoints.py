@@ -26,7 +26,7 @@ from interlock.gateway.arms import STANDBY, Endpoint, ServedArm, schema_of
 from interlock.gateway.metrics import ReplicaState, Snapshot
 from interlock.gateway.parameters import effective, pins
 from interlock.gateway.rules import compile_rules
-from interlock.gateway.upstream import Replica, eject_silent
+from interlock.gateway.upstream import Replica, eject_ailing
 from interlock.model.package import read_manifest
 from interlock.model.signature import Signature
 from interlock.registry.admission import admitted
@@ -118,7 +118,7 @@ class Endpoints:
             self.refresh()
             for endpoint in self.by_name.values():
                 for served in endpoint.all():
-                    eject_silent(served.replicas)
+                    eject_ailing(served.replicas)
             await asyncio.sleep(POLL_SECONDS)
 
     def refresh(self) -> None:

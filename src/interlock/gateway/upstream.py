@@ -1,8 +1,9 @@
 """A replica as the gateway sees it: one connection, waiting requests as one columnar message, no timer.
 
 At most two batches are in flight; what arrives meanwhile waits and becomes the next, larger batch. So the batch grows with the
-load and nobody waits for a clock. A replica that is silent for far longer than it ever takes is ejected: who waits for it goes
-to another one. It is asked again as soon as it says something.
+load and nobody waits for a clock. A replica is live once it has answered a probe. One that is silent for far longer than is usual
+is ejected: who waits for it goes to another one, until it answers the next probe. One that fails everything or answers what
+nobody asked is cut off and probed later.
 """
 
 from __future__ import annotations
@@ -15,23 +16,30 @@ from typing import NamedTuple, cast
 import msgspec
 import numpy as np
 
-from interlock.core.errors import DeadlineExceeded, PredictionFailed, Unavailable
+from interlock.core.errors import DeadlineExceeded, PredictionFailed, TooLarge, Unavailable
 from interlock.core.prompt import Prompt
 from interlock.gateway.metrics import ROWS, Histogram
 from interlock.model.columns import Packed, join
 from interlock.model.signature import Signature
-from interlock.model.wire import BatchAnswer, BatchRequest, decode_answer, frame, frames
+from interlock.model.wire import LIMIT, BatchAnswer, BatchRequest, decode_answer, frame, frames
 
 IN_FLIGHT = 2
 MAX_ROWS = 4096
+MAX_BYTES = LIMIT // 8
+"""A batch of several requests is no larger: what one client sends must not be the fate of its neighbours."""
 RECONNECT_SECONDS = 0.05
 SWEEP_SECONDS = 0.02
 """So much later than its deadline a request is told at the most."""
 SILENT_SECONDS = 0.3
 SILENT_FACTOR = 20
-"""Silent: nothing came for so many times the usual time of a batch, and at least `SILENT_SECONDS`."""
-LIES_SECONDS, LIES_LIMIT = 1.0, 60.0
-"""A replica whose answers do not fit their questions is left alone for so long, twice as long each time."""
+"""Silent: nothing came for so many times the usual time of such a batch, and at least `SILENT_SECONDS`."""
+FAILURES = 10
+"""So many requests failed in a row, and none was answered: it may be the replica and not the requests."""
+AWAY_SECONDS, AWAY_LIMIT = 1.0, 10.0
+"""A replica that was cut off is left alone for so long, twice as long each time until it answers a request."""
+PROBE, PROBE_SECONDS = 0, 5.0
+"""Number of a batch without requests, which a server answers when it gets to it, and how long that may take."""
+LEARN = 0.1
 
 
 class LostReplica(Unavailable):
@@ -60,9 +68,11 @@ class Waiting(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A batch on its way, since when."""
+    """A batch on its way, since when, its rows and the bytes of its message."""
 
     at: float
+    rows: int
+    size: int
     requests: list[Waiting]
 
 
@@ -75,14 +85,19 @@ class Replica(asyncio.Protocol):
         self.signature = signature
         self.load = 0
         """Requests waiting or in flight."""
+        self.live = False
+        """Whether a verified server answers on its socket: it opens it only when ready."""
         self.ejections = 0
         self.batches = Histogram(ROWS)
-        self._ejected = False
-        self._usual = 0.0
-        self._lies = LIES_SECONDS
+        self._usual: tuple[float, float] | None = None
+        self._failures = 0
+        self._away = AWAY_SECONDS
         self._pause = 0.0
+        self._most_rows = LIMIT // 2 // (8 * signature.width)
         self._waiting: list[Waiting] = []
         self._sent: dict[int, Sent] = {}
+        self._late: set[int] = set()
+        """Batches for whose answers nobody waits any more."""
         self._number = 0
         self._scheduled = False
         self._sweeping = False
@@ -91,11 +106,6 @@ class Replica(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._connect())
-
-    @property
-    def live(self) -> bool:
-        """Whether a verified server answers on its socket: it opens it only when ready."""
-        return self._transport is not None and not self._ejected
 
     def close(self) -> None:
         """Stop wanting it; answers of requests in flight still come."""
@@ -113,10 +123,16 @@ class Replica(asyncio.Protocol):
             LostReplica: the server died, closed or fell silent before it answered.
             DeadlineExceeded: it did not answer in time.
             PredictionFailed: the model raised on this request.
+            TooLarge: the answer would not fit into one message.
         """
         future: Future = Prompt(self._loop)
-        if self._transport is None:
+        if not self.live:
             future.set_exception(LostReplica(f"replica {self.name} does not answer"))
+            return future
+        if rows > self._most_rows:
+            future.set_exception(
+                TooLarge(f"{rows} rows; this model answers {self._most_rows} in a request at the most")
+            )
             return future
         if not self._sweeping:
             self._sweeping = True
@@ -132,16 +148,22 @@ class Replica(asyncio.Protocol):
         self._scheduled = False
         while self._waiting and len(self._sent) < IN_FLIGHT and self._transport is not None:
             batch = self._take()
-            if not batch:
-                continue
-            self._number += 1
-            counts = [one.rows for one in batch]
-            self.batches.add(sum(counts))
-            now = self._loop.time()
-            self._sent[self._number] = Sent(now, batch)
-            left = int((max(one.deadline for one in batch) - now) * 1e6)
-            message = BatchRequest(counts, join([one.columns for one in batch]), left)
-            self._transport.write(frame(self._number, message))
+            if batch:
+                self._send(self._transport, batch)
+
+    def _send(self, transport: asyncio.Transport, batch: list[Waiting]) -> None:
+        counts, now = [one.rows for one in batch], self._loop.time()
+        left = int((max(one.deadline for one in batch) - now) * 1e6)
+        message = frame(self._number + 1, BatchRequest(counts, join([one.columns for one in batch]), left))
+        if len(message) > MAX_BYTES and len(batch) > 1:
+            half = len(batch) // 2
+            self._send(transport, batch[:half])
+            self._send(transport, batch[half:])
+            return
+        self._number += 1
+        self.batches.add(sum(counts))
+        self._sent[self._number] = Sent(now, sum(counts), len(message), batch)
+        transport.write(message)
 
     def _take(self) -> list[Waiting]:
         """The next batch; whoever gave up meanwhile is left out."""
@@ -167,38 +189,63 @@ class Replica(asyncio.Protocol):
         if self._sweeping:
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
-    def silent(self, now: float) -> bool:
-        """Whether the oldest batch on its way has been for far longer than is usual."""
-        oldest = next(iter(self._sent.values()), None)
-        return oldest is not None and now - oldest.at > max(SILENT_SECONDS, SILENT_FACTOR * self._usual)
+    def usual(self, size: int) -> float | None:
+        """Seconds that a batch of so many bytes takes, by those that were answered; none was = nothing."""
+        return self._usual and self._usual[0] * max(1.0, size / self._usual[1])
 
-    def eject(self, message: str) -> None:
-        """Ask it nothing until it speaks again; who waits may go to another replica."""
-        self._ejected = True
+    @property
+    def oldest(self) -> Sent | None:
+        """The batch that has been on its way for the longest time."""
+        return next(iter(self._sent.values()), None)
+
+    @property
+    def failing(self) -> bool:
+        """Whether it fails whatever it is asked."""
+        return self._failures >= FAILURES
+
+    def eject(self, why: str) -> None:
+        """Ask it nothing until it answers a probe; who waits may go to another replica."""
         self.ejections += 1
-        self._tell_all(message)
+        self._late.update(self._sent)
+        self._lose(f"replica {self.name} {why}")
+        if self._transport is not None:
+            self._probe(self._transport)
 
-    def _tell_all(self, message: str) -> None:
-        """Who waits may go to another replica; a batch on its way stays known, so that its late answer is no surprise."""
+    def cut(self, why: str) -> None:
+        """Eject it and come back later, each time twice as late."""
+        self.ejections += 1
+        self._pause, self._away = self._away, min(2 * self._away, AWAY_LIMIT)
+        self._lose(f"replica {self.name} {why}")
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _lose(self, message: str) -> None:
         waiting = [one for sent in self._sent.values() for one in sent.requests] + self._waiting
-        self._waiting = []
-        self.load = 0
-        self._sent = {number: Sent(sent.at, []) for number, sent in self._sent.items()}
+        self.live, self.load, self._waiting = False, 0, []
+        self._sent.clear()
         for one in waiting:
             if not one.future.done():
                 one.future.fail(LostReplica(message))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The server is there."""
+        """Somebody listens; whether they answer, a probe tells."""
         self._buffer.clear()
+        self._late.clear()
         self._transport = cast(asyncio.Transport, transport)
+        self._probe(self._transport)
+
+    def _probe(self, transport: asyncio.Transport) -> None:
+        transport.write(frame(PROBE, BatchRequest([], [], -1)))
+        self._loop.call_later(PROBE_SECONDS, self._unheard, transport)
+
+    def _unheard(self, transport: asyncio.Transport) -> None:
+        if not self.live and self._transport is transport:
+            transport.abort()  # it may have lost the probe: connect again, and ask again
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Everybody who waits is told, and the connection made again."""
         self._transport = None
-        self._ejected = False
-        self._tell_all(f"replica {self.name} went away before it answered")
-        self._sent.clear()
+        self._lose(f"replica {self.name} went away before it answered")
         if self._wanted:
             self._task = self._loop.create_task(self._connect())
 
@@ -208,10 +255,16 @@ class Replica(asyncio.Protocol):
         try:
             for number, payload in frames(self._buffer):
                 answer = decode_answer(payload)
+                if number == PROBE:
+                    self.live = True
+                    continue
+                if number in self._late:
+                    self._late.remove(number)
+                    continue
                 self._check(self._sent[number], answer)
                 self._deliver(self._sent.pop(number), answer)
         except (ValueError, KeyError, msgspec.DecodeError) as error:
-            self._distrust(error)
+            self.cut(f"does not speak our protocol: {error}")
             return
         self._flush()
 
@@ -221,36 +274,36 @@ class Replica(asyncio.Protocol):
         Raises:
             ValueError: it is not.
         """
-        asked = self.signature.width * sum(one.rows for one in sent.requests)
+        asked = self.signature.width * sent.rows
         numbers, rest = divmod(len(answer.numbers), 8)
-        if sent.requests and (
-            rest or numbers not in (0, asked) or (not numbers and len(answer.failures) < len(sent.requests))
-        ):
+        if rest or numbers not in (0, asked) or (not numbers and len(answer.failures) < len(sent.requests)):
             raise ValueError(f"{numbers} numbers for a batch of {asked}")
 
-    def _distrust(self, error: Exception) -> None:
-        """It answers what nobody asked: cut it off, and come back later, each time twice as late."""
-        self.eject(f"replica {self.name} does not speak our protocol: {error}")
-        self._pause, self._lies = self._lies, min(2 * self._lies, LIES_LIMIT)
-        if self._transport is not None:
-            self._transport.abort()
-
     def _deliver(self, sent: Sent, answer: BatchAnswer) -> None:
-        self._ejected = False
-        self._usual = 0.9 * self._usual + 0.1 * (self._loop.time() - sent.at)
         self.load -= len(sent.requests)
-        self._lies = LIES_SECONDS
         numbers: list[float] = np.frombuffer(answer.numbers).tolist()
-        width, at = self.signature.width, 0
+        width, at, answered = self.signature.width, 0, False
         for i, one in enumerate(sent.requests):
             end = at + one.rows * width
             if one.future.done():
                 pass  # its deadline is over and the client was told
             elif i in answer.failures:
+                self._failures += 1
                 one.future.fail(PredictionFailed(answer.failures[i]))
             else:
+                answered = True
                 one.future.settle(Numbers(numbers[at:end], answer.model_us))
             at = end
+        if answered:
+            self._failures, self._away = 0, AWAY_SECONDS
+            self._learn(self._loop.time() - sent.at, sent.size)
+
+    def _learn(self, seconds: float, size: int) -> None:
+        if self._usual is None:
+            self._usual = (seconds, float(size))
+        else:
+            usual, of = self._usual
+            self._usual = (usual + LEARN * (seconds - usual), of + LEARN * (size - of))
 
     async def _connect(self) -> None:
         await asyncio.sleep(self._pause)
@@ -263,10 +316,22 @@ class Replica(asyncio.Protocol):
                 await asyncio.sleep(RECONNECT_SECONDS)
 
 
-def eject_silent(replicas: Sequence[Replica]) -> None:
-    """Eject those that are silent, as long as another one is left to ask."""
+def eject_ailing(replicas: Sequence[Replica]) -> None:
+    """Eject those that are silent or fail everything, as long as another one is left to ask.
+
+    What is usual, the fastest of them tells: they hold the same model. The last one goes too when it keeps a batch for which
+    nobody waits any more: with two of them on their way it would be asked nothing else.
+    """
     now = asyncio.get_running_loop().time()
     live = [replica for replica in replicas if replica.live]
-    silent = [replica for replica in live if replica.silent(now)]
-    for replica in silent[: len(live) - 1] if len(silent) == len(live) else silent:
-        replica.eject(f"replica {replica.name} fell silent")
+    for replica in live:
+        waited, unwanted = 0.0, False
+        if (oldest := replica.oldest) is not None:
+            waited, unwanted = now - oldest.at, all(one.future.done() for one in oldest.requests)
+        known = [usual for one in live if (usual := one.usual(oldest.size if oldest else 0)) is not None]
+        limit = max(SILENT_SECONDS, SILENT_FACTOR * min(known, default=0.0))
+        other = sum(one.live for one in live) > 1
+        if (other and waited > limit) or (unwanted and waited > max(PROBE_SECONDS, limit)):
+            replica.eject("fell silent")
+        elif other and replica.failing:
+            replica.cut(f"failed {FAILURES} requests in a row")
