@@ -38,6 +38,8 @@ class Echo:
         if request.path == "/fail":
             raise KeyError("fail")
         self.done += 1
+        if request.path == "/unit":
+            return Response(200, request.headers.get("x-unit", "none").encode())
         if request.too_large:
             return Response(413, b'"too large"')
         return Response(200, f'"{request.method} {request.path} {len(request.body)}"'.encode())
@@ -85,6 +87,21 @@ async def test_requests_in_one_piece_or_byte_by_byte_are_answered_in_their_order
             await writer.drain()
         assert [(await answer(reader))[2] for _ in range(3)] == [SHOWN, b'"POST /p 5"', SHOWN]
         writer.close()
+
+
+async def test_fields_behind_a_body_are_no_headers(echo: Echo) -> None:
+    chunked = b"POST /unit HTTP/1.1\r\nhost: x\r\n%btransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-unit: B\r\n\r\n"
+    reader, writer = await echo.open()
+    writer.write(chunked % b"" + chunked % b"x-unit: A\r\n")
+    assert [(await answer(reader))[2] for _ in range(2)] == [b"none", b"A"]
+    writer.close()
+
+
+@pytest.mark.parametrize("sent", ["Zoé".encode(), "Zoé".encode("latin-1")])
+@pytest.mark.parametrize("more", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"])
+async def test_text_in_headers_is_utf8_or_else_latin1(echo: Echo, sent: bytes, more: bytes) -> None:
+    status, _, text = await once(echo, b"GET /unit HTTP/1.1\r\nhost: x\r\nx-unit: %b\r\n%b\r\n" % (sent, more))
+    assert (status, text.decode()) == (200, "Zoé")
 
 
 async def test_what_comes_behind_a_request_under_way_waits_for_it(echo: Echo) -> None:

@@ -273,7 +273,7 @@ class Connection(asyncio.Protocol):
         line = b"%b %b HTTP/1.1\r\n" % (self._parser.get_method(), self._url)
         self._parser = httptools.HttpRequestParser(self)
         self._clear()
-        self.data_received(line + head.encode("latin-1") + rest)
+        self.data_received(line + head.encode() + rest)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -287,12 +287,12 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
+        """One header. Those behind a body are left out: no field of ours may come there (RFC 9110, 6.5.1)."""
         self._count += 1
-        if self._count > HEADER_COUNT:
+        if self._count > HEADER_COUNT or self._headers_whole:
             return
         key = name.decode("latin-1").lower()
-        text = value.decode("latin-1")
+        text = _text(value)
         if key in self._headers:
             text = f"{self._headers[key]}, {text}"
         self._headers[key] = text
@@ -438,6 +438,14 @@ class Connection(asyncio.Protocol):
                 self._refuse(408, "the request did not come in time")
             elif late > IDLE_SECONDS:
                 self.close()
+
+
+def _text(value: bytes) -> str:
+    """A header's value: UTF-8, as clients send it today, or Latin-1, as the standard once had it."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _path(target: bytes) -> str:
