@@ -53,7 +53,14 @@ def test_a_real_prometheus_scrapes_the_gateway(champion: House, tmp_path: Path) 
         assert value('model_infer_request_failure_total{model="flight-delay"}') >= 1
         assert value("sum(interlock_batch_rows_sum)") >= 10
         assert value("interlock_replica_live") >= 1
-        assert value("http_server_active_requests") >= 0
+        assert value("interlock_route_revision") >= 1
+        assert value("interlock_journal_bytes_total") > 0
+        for name in (
+            "http_server_active_requests",
+            "interlock_replica_queue_requests",
+            "interlock_replica_ejections_total",
+        ):
+            assert query(name), name
     finally:
         server.terminate()
         server.wait()

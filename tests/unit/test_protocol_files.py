@@ -71,3 +71,19 @@ def test_openapi_schemas_are_the_structs(schema: str, structs: list[type[msgspec
     assert set(described["properties"]) == {field.name for each in known for field in each}
     always = [{field.name for field in each if field.required} for each in known]
     assert set(described["required"]) == set.intersection(*always)
+    _, ours = msgspec.json.schema_components(structs)
+    for struct in structs:
+        for name, one in ours[struct.__name__]["properties"].items():
+            assert shape(one, ours) == shape(described["properties"][name], OPENAPI["components"]["schemas"]), name
+
+
+def shape(schema: dict[str, Any], known: dict[str, Any]) -> str:
+    """A schema's type, of an array its items' too; what may be null is what it else is."""
+    if "$ref" in schema:
+        return shape(known[schema["$ref"].rpartition("/")[2]], known)
+    some = [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]
+    if some:
+        return shape(some[0], known) if len(some) == 1 else "any"
+    if schema.get("type") == "array":
+        return f"array of {shape(schema.get('items', {'anyOf': [{}, {}]}), known)}"
+    return str(schema["type"])
