@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import json
 import os
 import signal
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import httpx
 import pytest
 from tests.house import House, Process, body, free_port, obey, until
 
+from interlock.registry.routes import Standby, replica_name
 from interlock.store.database import Database
 
 
@@ -152,33 +153,87 @@ def test_a_refused_model_server_is_written_to_the_audit_trail_once(house: House)
         up.stop()
 
 
+class Load:
+    """Clients that ask without a pause, from entering to leaving: what failed, and who answered."""
+
+    def __init__(self, house: House, clients: int) -> None:
+        self.house = house
+        self.clients = clients
+        self.failed: list[str] = []
+        self.answered: Counter[str] = Counter()
+        self._over = threading.Event()
+
+    def _ask(self) -> None:
+        with httpx.Client(base_url=self.house.url, timeout=30) as client:
+            while not self._over.is_set():
+                answer = client.post("/v2/models/flight-delay/infer", json=body())
+                if answer.status_code == 200:
+                    self.answered[answer.headers["x-interlock-package-digest"]] += 1
+                else:
+                    self.failed.append(answer.text)
+
+    def __enter__(self) -> Load:
+        self._threads = [threading.Thread(target=self._ask) for _ in range(self.clients)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
 def test_a_rolling_restart_of_the_gateways_loses_no_request(house: House) -> None:
     up = start(house)
-    over, failed = threading.Event(), []
-
-    def load() -> int:
-        asked = 0
-        with httpx.Client(base_url=house.url, timeout=30) as client:
-            while not over.is_set():
-                answer = client.post("/v2/models/flight-delay/infer", json=body())
-                asked += 1
-                if answer.status_code != 200:
-                    failed.append(answer.text)
-        return asked
-
     try:
         up.ready()
         obey(house, 1)
         before = {name: pid for name, pid in pids(house).items() if name.startswith("gateway-")}
-        with concurrent.futures.ThreadPoolExecutor(6) as pool:
-            loads = [pool.submit(load) for _ in range(6)]
+        with Load(house, 6) as load:
             os.kill(up.child.pid, signal.SIGHUP)
             until(lambda: all(came_back(house, name, pid) for name, pid in before.items()), 60, "both replaced")
             until(lambda: not any(alive(pid) for pid in before.values()), 60, "the old ones gone")
-            over.set()
-            assert min(one.result() for one in loads) > 0
-        assert failed == []
+        assert (load.failed, set(load.answered)) == ([], set(house.packages_made))
         assert {one.name for one in house.project.gateways.glob("?.json")} == {"0.json", "1.json"}
     finally:
-        over.set()
+        up.stop()
+
+
+def test_versions_come_stand_by_and_go_under_load(house: House) -> None:
+    house.packages_made += [house.package(2), house.package(3)]
+    for digest in house.packages_made[1:]:
+        house.approve(digest)
+    first, second, third = house.packages_made
+
+    def servers() -> dict[str, int]:
+        """Process ids of the model servers, by the package that they serve."""
+        running = pids(house)
+        return {digest: running[name] for digest in house.packages_made for name in running if digest[7:19] in name}
+
+    def obeys(slot: int, revision: int, to: str) -> bool:
+        found = json.loads((house.project.gateways / f"{slot}.json").read_bytes())["endpoints"]["flight-delay"]
+        return found["revision"] == revision and to in found["replicas"].values()
+
+    def swapped(to: str, before: str, version: int) -> None:
+        standby = Standby("flight-delay", version, before, f"{version}.0.0-1.00000000", (replica_name(before, 0),))
+        revision = house.route({"champion": (to, 10_000)}, standby=standby).revision
+        until(lambda: obeys(0, revision, to) and obeys(1, revision, to), 60, "the swap")
+
+    up = start(house)
+    try:
+        up.ready()
+        obey(house, 1)
+        until(lambda: first in servers(), what="the first server")
+        one = servers()[first]
+        with Load(house, 4) as load:
+            swapped(second, first, 1)
+            assert alive(one), "it stands by"
+            two = servers()[second]
+            swapped(third, second, 2)
+            until(lambda: not alive(one), 60, "the end of the first")
+            assert alive(two), "it stands by"
+        assert load.failed == []
+        assert set(load.answered) == {first, second, third}
+    finally:
         up.stop()
