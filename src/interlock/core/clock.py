@@ -54,12 +54,15 @@ def parse_time(text: str) -> datetime:
     """An ISO 8601 time with an offset (or `Z`) as aware UTC.
 
     Raises:
-        ValueError: the text is no time, or has no offset.
+        ValueError: the text is no time, has no offset, or is outside the years 1 to 9999 in UTC.
     """
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
         raise ValueError(f"time without an offset: {text!r}")
-    return at.astimezone(UTC)
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"time outside the years 1 to 9999: {text!r}") from None
 
 
 def parse_span(text: str) -> timedelta | None:
@@ -73,4 +76,4 @@ def parse_span(text: str) -> timedelta | None:
 
 def iso(at: datetime) -> str:
     """The time as ISO 8601 in UTC with microseconds and `Z`: one form everywhere, so that it can be signed."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
