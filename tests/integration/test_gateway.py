@@ -17,6 +17,7 @@ from tests.house import INPUTS, House, body, free_port, obey, rows, running, tra
 from interlock.core.assignment import bucket
 from interlock.gateway.rest import SERVED
 from interlock.model.columns import to_lists
+from interlock.model.signature import ROWS
 from interlock.predlog.record import Feedbacks, Prediction
 from interlock.registry.routes import Parameters
 
@@ -136,6 +137,11 @@ BAD: list[tuple[Any, int, str]] = [
     (body(unit_id="x" * 257), 400, "256 bytes"),
     (body(event_time="yesterday"), 400, "event_time"),
     (body(event_time="2013-06-01T00:00:00"), 400, "offset"),
+    (body(event_time="9999-12-31T23:59:59-01:00"), 400, "event_time: expected ISO 8601"),
+    (body(event_time="0001-01-01T00:00:00+01:00"), 400, "event_time: expected ISO 8601"),
+    (changed(at={"data": [2**63 - 1]}), 400, "'at': expected INT64 (timestamp in the years 1 to 9999, not null), got 92"),
+    (changed(at={"data": [253_402_300_800_000_000]}), 400, "'at': expected INT64 (timestamp in the years 1 to 9999"),
+    (body(ROWS + 1), 413, f"over {ROWS} rows"),
     (b'{"pad": "' + b"x" * (10 * 1024 * 1024) + b'"}', 413, "10 MiB"),
 ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import pytest
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 
 from interlock.core.errors import InvalidRequest
 from interlock.model import oip
-from interlock.model.columns import EXACT, NAT, check, pack, pack_arrays, to_lists, unpack
+from interlock.model.columns import EXACT, FIRST, LAST, MANY, NAT, check, pack, pack_arrays, to_lists, unpack
 from interlock.model.signature import Input, Signature
 
-TIMES = st.integers(-(10**15), 4 * 10**15)
+TIMES = st.sampled_from([FIRST, LAST]) | st.integers(FIRST, LAST) | st.integers(-(10**15), 4 * 10**15)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "float": st.floats(allow_nan=False, allow_infinity=False),
     "int": st.integers(-(2**63) + 1, 2**63 - 1),
@@ -22,6 +23,14 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "category": st.sampled_from(["", "a", "ß", "b c"]),
     "timestamp": TIMES,
 }
+
+
+GOOD = {"float": 1.0, "int": 1, "bool": True, "string": "a", "category": "x", "timestamp": 0}
+SPECS = [
+    Input("a", kind, nullable=nullable)  # type: ignore[arg-type]  # a key of VALUES
+    for kind in VALUES
+    for nullable in (False, True)
+] + [Input("a", "category", unseen="refuse", categories=("", "a", "x"))]
 
 
 class Table(NamedTuple):
@@ -91,11 +100,54 @@ def test_open_inference_requests_carry_the_same_values(table: Table) -> None:
         (Input("a", "category", unseen="refuse", categories=("x",)), "y"),
         (Input("a", "timestamp"), "2026-01-01T00:00:00"),
         (Input("a", "timestamp"), "soon"),
+        (Input("a", "timestamp"), FIRST - 1),
+        (Input("a", "timestamp"), LAST + 1),
+        (Input("a", "timestamp"), 2**63 - 1),
+        (Input("a", "timestamp"), "0001-01-01T00:00:00+01:00"),
+        (Input("a", "timestamp"), "9999-12-31T23:59:59-01:00"),
+        (Input("a", "float"), 10**400),
     ],
 )
-def test_a_wrong_value_is_refused_by_the_name_of_its_input(spec: Input, value: Any) -> None:
-    with pytest.raises(InvalidRequest, match="input 'a'"):
-        check(spec, [value], 1, iso=True)
+@pytest.mark.parametrize("before", [0, 2 * MANY])
+def test_a_wrong_value_is_refused_by_the_name_of_its_input(spec: Input, value: Any, before: int) -> None:
+    with pytest.raises(InvalidRequest, match="input 'a': expected"):
+        check(spec, [GOOD[spec.type]] * before + [value], before + 1, iso=True)
+
+
+@given(st.data())
+def test_many_values_are_checked_like_each_alone(data: st.DataObject) -> None:
+    spec = data.draw(st.sampled_from(SPECS))
+    odd: list[Any] = [
+        None,
+        True,
+        1.5,
+        -0.0,
+        2**53,
+        2**53 + 1,
+        2**63,
+        10**400,
+        math.inf,
+        math.nan,
+        "x",
+        "7",
+        [],
+        LAST,
+        LAST + 1,
+    ]
+    values = data.draw(st.lists(st.just(GOOD[spec.type]) | VALUES[spec.type], min_size=MANY + 1, max_size=2 * MANY))
+    values += data.draw(st.lists(st.sampled_from([*odd, *values]), max_size=3))
+    alone = [outcome(spec, [value]) for value in values]
+    refused = [one for one in alone if isinstance(one, str)]
+    together = outcome(spec, values)
+    assert together in refused if refused else together == [one[0] for one in alone]
+
+
+def outcome(spec: Input, values: list[Any]) -> list[str] | str:
+    """The checked values, NaN and -0.0 told apart; or what is said of one that is wrong."""
+    try:
+        return [repr(one) for one in check(spec, list(values), len(values))]
+    except InvalidRequest as error:
+        return error.message
 
 
 def test_missing_times_are_not_a_time() -> None:

@@ -21,7 +21,7 @@ class _Item(msgspec.Struct, forbid_unknown_fields=True):
     at: str | int | None = None
 
 
-_decode = msgspec.json.Decoder(_Item | list[_Item]).decode
+_decoder = msgspec.json.Decoder(_Item | list[_Item])
 
 
 def read_feedback(endpoint: str, body: bytes) -> tuple[int, Feedbacks]:
@@ -30,7 +30,7 @@ def read_feedback(endpoint: str, body: bytes) -> tuple[int, Feedbacks]:
     Raises:
         InvalidRequest: names the item and what is wrong with it; nothing of the body is kept.
     """
-    given = oip.read_json(_decode, body, "feedback")
+    given = oip.read_json(_decoder, body, "feedback")
     items = given if isinstance(given, list) else [given]
     received = now_us()
     records = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interlock.core.errors import InvalidData
-from interlock.model.columns import EXACT, NAT, Array
+from interlock.model.columns import EXACT, FIRST, LAST, NAT, Array
 from interlock.model.signature import Input
 
 if TYPE_CHECKING:
@@ -119,5 +119,8 @@ def _times(spec: Input, series: pd.Series[Any], nulls: Array) -> Array:
     if getattr(series.dtype, "tz", None) is None:
         raise TypeError(f"has no zone: write {spec.name} AT TIME ZONE '{spec.zone}' in the SQL")
     instants: Array = series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
+    known = instants[~nulls]
+    if known.min(initial=FIRST) < FIRST or known.max(initial=LAST) > LAST:
+        raise ValueError("holds times outside the years 1 to 9999")
     instants[nulls] = NAT
     return instants

@@ -7,6 +7,7 @@ Source: https://github.com/triton-inference-server/server (docs/protocol/extensi
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ import numpy as np
 from interlock.core.errors import InvalidRequest
 from interlock.core.http import JSON
 from interlock.model import oip
+from interlock.model.signature import VALUES
 
 HEADER = "inference-header-content-length"
 """Bytes of the JSON in front of the tensors; the request or answer is plain JSON without it."""
@@ -33,51 +35,54 @@ class BinaryOutput(msgspec.Struct):
     parameters: dict[str, int]
 
 
-def from_raw(name: str, datatype: str, raw: bytes) -> list[Any]:
+def from_raw(name: str, datatype: str, raw: bytes, most: int = VALUES) -> list[Any]:
     """The values of an input tensor; whether they are as many as its shape says, `oip.read_columns` checks.
 
     Raises:
         InvalidRequest: a datatype that has no such form, bytes left over, or BYTES that are no UTF-8.
+        TooLarge: more than `most` elements of BYTES, each of which takes as long as a hundred numbers.
     """
     if datatype == "BYTES":
-        return _texts(name, raw)
+        return texts(name, _elements(name, raw, most))
     if datatype not in _DTYPES:
-        raise InvalidRequest(f"input {name!r}: datatype {datatype!r} is not one of BYTES, {', '.join(_DTYPES)}")
+        raise InvalidRequest(f"input {name!r:.60}: datatype {datatype!r:.60} is not one of BYTES, {', '.join(_DTYPES)}")
     dtype = np.dtype(_DTYPES[datatype])
     if len(raw) % dtype.itemsize:
         raise InvalidRequest(
-            f"input {name!r}: expected {dtype.itemsize} bytes for each {datatype}, got {len(raw)} in all"
+            f"input {name!r:.60}: expected {dtype.itemsize} bytes for each {datatype}, got {len(raw)} in all"
         )
     if datatype == "BOOL" and raw.translate(None, b"\0\1"):
-        raise InvalidRequest(f"input {name!r}: expected BOOL as bytes 0 and 1, got others")
+        raise InvalidRequest(f"input {name!r:.60}: expected BOOL as bytes 0 and 1, got others")
     values: list[Any] = np.frombuffer(raw, dtype).tolist()
     return values
 
 
-def _texts(name: str, raw: bytes) -> list[str]:
-    values: list[str] = []
-    at = 0
-    while at < len(raw):
+def _elements(name: str, raw: bytes, most: int) -> list[bytes]:
+    elements: list[bytes] = []
+    at, end = 0, len(raw)
+    while at < end:
         start = at + _LENGTH.size
-        at = start + _LENGTH.unpack_from(raw, at)[0] if start <= len(raw) else start
-        if at > len(raw):
+        at = start + _LENGTH.unpack_from(raw, at)[0] if start <= end else start
+        if at > end:
             raise InvalidRequest(
-                f"input {name!r}: BYTES element {len(values)} goes beyond the tensor's {len(raw)} bytes"
+                f"input {name!r:.60}: BYTES element {len(elements)} goes beyond the tensor's {end} bytes"
             )
-        values.append(text(name, raw[start:at]))
-    return values
+        if len(elements) == most:
+            raise oip.too_many_values()
+        elements.append(raw[start:at])
+    return elements
 
 
-def text(name: str, element: bytes) -> str:
-    """A BYTES element of an input, which holds UTF-8.
+def texts(name: str, elements: Iterable[bytes]) -> list[str]:
+    """BYTES elements of an input, which hold UTF-8.
 
     Raises:
-        InvalidRequest: it does not.
+        InvalidRequest: one does not.
     """
     try:
-        return element.decode()
-    except UnicodeDecodeError:
-        raise InvalidRequest(f"input {name!r}: expected BYTES in UTF-8, got {element[:20]!r}") from None
+        return list(map(bytes.decode, elements))
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"input {name!r:.60}: expected BYTES in UTF-8, got {error.object[:20]!r}") from None
 
 
 def to_raw(datatype: str, values: list[Any]) -> bytes:
@@ -93,10 +98,11 @@ def decode(body: bytes, header: str) -> oip.InferRequest:
 
     Raises:
         InvalidRequest: the sizes do not add up, or one of the parts is not what it should be.
+        TooLarge: it holds more than `VALUES` values.
     """
     if not (header.isascii() and header.isdigit()) or len(header) > _DIGITS or int(header) > len(body):
         raise InvalidRequest(f"{HEADER}: expected a number up to the body's {len(body)} bytes, got {header[:20]!r}")
-    at = int(header)
+    at, most = int(header), VALUES
     request = oip.decode(body[:at])
     for tensor in request.inputs:
         size = (tensor.parameters or {}).get("binary_data_size")
@@ -104,10 +110,11 @@ def decode(body: bytes, header: str) -> oip.InferRequest:
             continue
         if type(size) is not int or not 0 <= size <= len(body) - at:
             left = len(body) - at
-            raise InvalidRequest(f"input {tensor.name!r}: expected binary_data_size up to {left}, got {size!r}")
+            raise InvalidRequest(f"input {tensor.name!r:.60}: expected binary_data_size up to {left}, got {size!r:.60}")
         if tensor.data:
-            raise InvalidRequest(f"input {tensor.name!r}: expected data or binary_data_size, got both")
-        tensor.data = from_raw(tensor.name, tensor.datatype, body[at : at + size])
+            raise InvalidRequest(f"input {tensor.name!r:.60}: expected data or binary_data_size, got both")
+        tensor.data = from_raw(tensor.name, tensor.datatype, body[at : at + size], most)
+        most = max(0, most - len(tensor.data))
         at += size
     if at != len(body):
         raise InvalidRequest(f"{len(body) - at} bytes of the body belong to no input: check {HEADER}, binary_data_size")

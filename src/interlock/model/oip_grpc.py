@@ -8,13 +8,16 @@ from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
 
-from interlock.core.errors import InvalidRequest
+from interlock.core.errors import InvalidRequest, TooLarge
 from interlock.core.grpc import Answer, Method
 from interlock.model import inference_pb2 as pb
 from interlock.model import oip
-from interlock.model.oip_binary import from_raw, text, to_raw
+from interlock.model.oip_binary import from_raw, texts, to_raw
+from interlock.model.signature import VALUES
 
 SERVICE = "inference.GRPCInferenceService"
+PARTS = 10_000
+"""As many inputs, outputs and parameters a message has at the most."""
 _CONTENTS = {"BOOL": "bool_contents", "INT64": "int64_contents", "UINT64": "uint64_contents", "BYTES": "bytes_contents"}
 _CONTENTS |= {"FP32": "fp32_contents", "FP64": "fp64_contents"}
 _CONTENTS |= dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents")
@@ -102,32 +105,46 @@ def read(message: Any) -> oip.InferRequest:
 
     Raises:
         InvalidRequest: raw contents that do not match the inputs, or contents in another field than the datatype's.
+        TooLarge: it has more than `PARTS` parts or `VALUES` values.
     """
+    _check_parts(message)
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise InvalidRequest(
             f"raw_input_contents: expected one for each of {len(message.inputs)} inputs, got {len(raw)}"
         )
-    tensors = []
+    tensors, most = [], VALUES
     for i, tensor in enumerate(message.inputs):
         if raw and tensor.contents.ListFields():
-            raise InvalidRequest(f"input {tensor.name!r}: expected contents or raw_input_contents, got both")
-        data = from_raw(tensor.name, tensor.datatype, raw[i]) if raw else _typed(tensor)
+            raise InvalidRequest(f"input {tensor.name!r:.60}: expected contents or raw_input_contents, got both")
+        data = from_raw(tensor.name, tensor.datatype, raw[i], most) if raw else _typed(tensor, most)
+        most = max(0, most - len(data))
         told = _scalars(tensor.parameters)
-        tensors.append(oip.Tensor(tensor.name, list(tensor.shape), tensor.datatype, data, told))
+        tensors.append(oip.Tensor(tensor.name, tensor.shape[:3], tensor.datatype, data, told))
     outputs = [oip.RequestedOutput(output.name, _scalars(output.parameters)) for output in message.outputs]
     return oip.InferRequest(tensors, message.id or None, _scalars(message.parameters), outputs or None)
 
 
-def _typed(tensor: Any) -> list[Any]:
+def _check_parts(message: Any) -> None:
+    parts = len(message.inputs) + len(message.outputs)
+    if parts <= PARTS:
+        parts += sum(len(one.parameters) for one in (message, *message.inputs, *message.outputs))
+    if parts > PARTS:
+        raise TooLarge(f"the message has over {PARTS} inputs, outputs and parameters")
+
+
+def _typed(tensor: Any, most: int = VALUES) -> list[Any]:
     field = _CONTENTS.get(tensor.datatype)
     if field is None:
-        raise InvalidRequest(f"input {tensor.name!r}: {tensor.datatype!r} is not one of {', '.join(_CONTENTS)}")
+        known = ", ".join(_CONTENTS)
+        raise InvalidRequest(f"input {tensor.name!r:.60}: datatype {tensor.datatype!r:.60} is not one of {known}")
     for other, _ in tensor.contents.ListFields():
         if other.name != field:
-            raise InvalidRequest(f"input {tensor.name!r}: expected {tensor.datatype} in {field}, got {other.name}")
-    values = list(getattr(tensor.contents, field))
-    return [text(tensor.name, value) for value in values] if tensor.datatype == "BYTES" else values
+            raise InvalidRequest(f"input {tensor.name!r:.60}: expected {tensor.datatype} in {field}, got {other.name}")
+    values = getattr(tensor.contents, field)
+    if len(values) > most:
+        raise oip.too_many_values()
+    return texts(tensor.name, values) if tensor.datatype == "BYTES" else list(values)
 
 
 def _scalars(parameters: Any) -> dict[str, oip.Scalar]:

@@ -6,14 +6,16 @@ import csv
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from interlock.core.errors import InvalidRequest, UnsupportedMedia
+from interlock.core.settings import Logical
 from interlock.model import oip
-from interlock.model.columns import Columns, check
-from interlock.model.signature import Input, Signature
+from interlock.model.columns import Columns, check, too_many
+from interlock.model.signature import ALWAYS, ROWS, VALUES, Input, Signature
 
 WORDS = {"true": True, "false": False, "1": True, "0": False}
 
@@ -32,7 +34,7 @@ class _Scoring(msgspec.Struct):
     params: dict[str, Any] | None = None
 
 
-_decode = msgspec.json.Decoder(_Scoring).decode
+_decoder = msgspec.json.Decoder(_Scoring)
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
@@ -72,18 +74,21 @@ class ScoringQuestion(ABC):
 
         Raises:
             InvalidRequest: they do not fit the signature.
+            TooLarge: more rows than `Signature.most_rows`.
         """
         names = [spec.name for spec in signature.inputs]
         table = self._table(signature)
         for name in table:
             if name not in names:
-                raise InvalidRequest(f"input {name!r} is unknown; known: {', '.join(names)}")
+                raise InvalidRequest(f"input {name!r:.60} is unknown; known: {', '.join(names)}")
         for spec in signature.inputs:
             if spec.name not in table:
                 raise InvalidRequest(f"input {spec.name!r} is missing: expected {spec.datatype} ({spec.type})")
         rows = len(table[names[0]])
         if rows < 1:
             raise InvalidRequest("expected at least one row")
+        if rows > signature.most_rows:
+            raise too_many(signature)
         return rows, [check(spec, table[spec.name], rows, iso=True) for spec in signature.inputs]
 
     @abstractmethod
@@ -95,7 +100,7 @@ class JsonQuestion(ScoringQuestion):
     """`dataframe_split`, `dataframe_records`, `instances` or `inputs`."""
 
     def __init__(self, body: bytes) -> None:
-        scoring = oip.read_json(_decode, body, "a scoring request")
+        scoring = oip.read_json(_decoder, body, "a scoring request")
         given = [form for form in _FORMS if getattr(scoring, form) is not None]
         if len(given) != 1:
             raise InvalidRequest(f"expected exactly one of {', '.join(_FORMS)}, got {', '.join(given) or 'none'}")
@@ -109,7 +114,7 @@ class JsonQuestion(ScoringQuestion):
         if isinstance(value, dict):
             for name, column in value.items():
                 if not isinstance(column, list):
-                    raise InvalidRequest(f"input {name!r}: expected a list of values, got {type(column).__name__}")
+                    raise InvalidRequest(f"input {name!r:.60}: expected a list of values, got {type(column).__name__}")
             return value
         if value and isinstance(value[0], dict):
             return _by_name(value)
@@ -122,42 +127,48 @@ class CsvQuestion(ScoringQuestion):
     def __init__(self, body: bytes) -> None:
         super().__init__(body)
         try:
-            lines = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
+            lines = filter(None, csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
+            self._names = next(lines, [])
+            most = max(ALWAYS, min(ROWS, VALUES // max(1, len(self._names))))
+            self._rows = list(islice(lines, most + 1))  # no model takes that many
         except (csv.Error, UnicodeDecodeError) as error:
             raise InvalidRequest(f"the body is not valid CSV: {error}") from error
-        self._lines = [line for line in lines if line]
-        if not self._lines:
+        if not self._names:
             raise InvalidRequest("the CSV has no header with the inputs' names")
 
     def _table(self, signature: Signature) -> dict[str, list[Any]]:
-        table = _by_position(*_parts(self._lines))
-        specs = {spec.name: spec for spec in signature.inputs}
-        return {name: [_cell(specs.get(name), one) for one in column] for name, column in table.items()}
+        table = _by_position(self._names, self._rows)
+        return table | {spec.name: _cells(spec, table[spec.name]) for spec in signature.inputs if spec.name in table}
 
 
 KINDS: dict[str, Callable[[bytes], ScoringQuestion]] = {"application/json": JsonQuestion, "text/csv": CsvQuestion}
 
 
-def _parts(lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    return lines[0], lines[1:]
+def _instant(text: str) -> int | str:
+    """Microseconds; any other text may be ISO 8601, which `check` reads."""
+    return int(text) if text.lstrip("-").isdecimal() else text
 
 
-def _cell(spec: Input | None, text: str) -> Any:
-    """The value that a cell spells; what does not fit stays text, and is refused with its input's name."""
-    if spec is None or text == "":
-        return None if text == "" else text
+SPELLED: dict[Logical, Callable[[str], Any]] = {
+    "float": float, "int": int, "bool": lambda text: WORDS[text.strip().lower()], "timestamp": _instant,
+}  # fmt: skip
+"""What a cell says; the others are text."""
+
+
+def _cells(spec: Input, texts: list[str]) -> list[Any]:
+    """The values that cells spell; what does not fit stays text, and is refused with its input's name."""
+    read = SPELLED.get(spec.type, str)
+    if "" not in texts:
+        try:
+            return list(map(read, texts))
+        except (ValueError, KeyError):
+            pass
+    return [_cell(read, text) if text else None for text in texts]
+
+
+def _cell(read: Callable[[str], Any], text: str) -> Any:
     try:
-        match spec.type:
-            case "float":
-                return float(text)
-            case "int":
-                return int(text)
-            case "bool":
-                return WORDS[text.strip().lower()]
-            case "timestamp":
-                return int(text) if text.lstrip("-").isdecimal() else text
-            case _:
-                return text
+        return read(text)
     except (ValueError, KeyError):
         return text
 
@@ -167,13 +178,15 @@ def _by_position(names: list[str], data: list[Any]) -> dict[str, list[Any]]:
         raise InvalidRequest("a column name came twice")
     for row in data:
         if not isinstance(row, list) or len(row) != len(names):
-            raise InvalidRequest(f"expected every row to be a list of {len(names)} values ({', '.join(names)})")
-    return {name: [row[i] for row in data] for i, name in enumerate(names)}
+            some = ", ".join(names[:10])
+            raise InvalidRequest(f"expected every row to be a list of {len(names)} values ({some:.200})")
+    return dict(zip(names, map(list, zip(*data, strict=True)), strict=True)) if data else {name: [] for name in names}
 
 
 def _by_name(records: list[Any]) -> dict[str, list[Any]]:
     first = records[0].keys()
     for i, record in enumerate(records):
         if not isinstance(record, dict) or record.keys() != first:
-            raise InvalidRequest(f"row {i}: expected an object with {', '.join(first)}")
+            some = ", ".join(islice(first, 10))
+            raise InvalidRequest(f"row {i}: expected an object with {some:.200}")
     return {name: [record[name] for record in records] for name in first}

@@ -11,6 +11,8 @@ from interlock.core.settings import Logical, Task
 
 Datatype = Literal["FP64", "INT64", "BOOL", "BYTES"]
 Label = str | int | bool | float
+ROWS, VALUES, ALWAYS = 50_000, 500_000, 1000
+"""A request has at most so many rows, and so many values, those of its answer included; yet so many rows it always may have."""
 
 WIRE: dict[Logical, Datatype] = {
     "float": "FP64",
@@ -71,6 +73,11 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tr
     def width(self) -> int:
         """Numbers a model gives for one row: 1 (score or value), or one probability a class."""
         return len(self.classes) if self.task == "multiclass" else 1
+
+    @cached_property
+    def most_rows(self) -> int:
+        """As many rows a request may have: fewer than `ROWS` where its inputs and the model's numbers are many."""
+        return max(ALWAYS, min(ROWS, VALUES // (len(self.inputs) + self.width)))
 
     @cached_property
     def numeric(self) -> bool:
