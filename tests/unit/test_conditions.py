@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from interlock.core.errors import Usage
+from interlock.gateway import rules as gateway_rules
 from interlock.gateway.rules import compile_rules
-from interlock.model.conditions import Conditions
+from interlock.model.conditions import Conditions, Undecided
 from interlock.model.signature import Input, Signature
 from interlock.registry.routes import Rule
 
@@ -128,6 +129,17 @@ def test_what_cannot_be_evaluated_does_not_hold_and_is_counted() -> None:
     assert compiled.decide([[1.0] * 2, [NAN, 4.0], [0] * 2, ["UA"] * 2, [NOON] * 2, [True] * 2], 2, "", 0) == rules[0]
     assert compiled.errors == {"warm": 2, "odd": 2, "all": 0}
     assert compile_rules((), SIGNATURE, strict=True).decide([], 1, "N17", NOON) is None
+
+
+def test_rules_that_take_too_long_for_all_rows_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_rules, "SECONDS", 0.0)
+    rules = (Rule("low", "input.stops < 3", "refuse", "low"), Rule("warm", "input.stops > 3", "fallback"))
+    compiled = compile_rules(rules, SIGNATURE, strict=True)
+    assert compiled.decide([[1.0], [NAN], [4], ["UA"], [NOON], [True]], 1, "N17", NOON) == rules[1]
+    assert compiled.decide([[1.0] * 2, [NAN] * 2, [2, 4], ["UA"] * 2, [NOON] * 2, [True] * 2], 2, "", 0) == rules[0]
+    with pytest.raises(Undecided, match="looked at 1 of 3 rows: send fewer"):  # a later row may be low
+        compiled.decide([[1.0] * 3, [NAN] * 3, [4, 4, 2], ["UA"] * 3, [NOON] * 3, [True] * 3], 3, "", 0)
+    assert first("input.stops > 3", rows=3, stops=[1, 2, 4]) == 0
 
 
 def test_a_version_that_lacks_an_input_obeys_the_other_rules() -> None:

@@ -8,6 +8,9 @@ from interlock.model.conditions import Conditions
 from interlock.model.signature import Signature
 from interlock.registry.routes import Rule
 
+SECONDS = 0.1
+"""For so long all rules together may look at one request: meanwhile the gateway does nothing else."""
+
 
 class Rules:
     """Rules in force, in their order."""
@@ -17,10 +20,14 @@ class Rules:
         self._conditions = conditions
 
     def decide(self, columns: Columns, rows: int, unit: str, event_time_us: int) -> Rule | None:
-        """The first rule that holds for any row of the request, checked columns in the signature's order; else None."""
+        """The first rule that holds for any row of the request, checked columns in the signature's order; else None.
+
+        Raises:
+            Undecided: they took longer than `SECONDS`.
+        """
         if not self._rules:
             return None
-        found = self._conditions.first(columns, rows, unit, event_time_us)
+        found = self._conditions.first(columns, rows, unit, event_time_us, SECONDS)
         return None if found is None else self._rules[found]
 
     @property

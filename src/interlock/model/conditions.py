@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from interlock.core.clock import from_us, to_us
+from interlock.core.clock import from_us
+from interlock.core.errors import DeadlineExceeded
 from interlock.model.cel import FAULTS, compile_condition, engine
-from interlock.model.columns import Columns
+from interlock.model.columns import FIRST, LAST, Columns
 from interlock.model.signature import Signature
 
-FIRST, LAST = to_us(datetime(1, 1, 1, tzinfo=UTC)), to_us(datetime(9999, 12, 31, tzinfo=UTC))
-"""A time further off counts as this one: it stays before or after whatever it is compared with."""
+
+class Undecided(DeadlineExceeded):
+    """The rules took too long for the rows of a request: whether one of them holds is not known."""
+
+    code = "undecided"
 
 
 class Conditions:
@@ -36,12 +42,18 @@ class Conditions:
         self.positions = [at for _, at, _ in self._inputs]
         self.failed = [0] * len(texts)
 
-    def first(self, columns: Columns, rows: int, unit: str, event_time_us: int) -> int | None:
+    def first(
+        self, columns: Columns, rows: int, unit: str, event_time_us: int, seconds: float = math.inf
+    ) -> int | None:
         """Position of the first condition that holds, None where none does.
 
         One that cannot be evaluated for a row (a missing value compared, a division by zero) does not hold for it. Costs
         about 3 µs, 1 µs for each input of a row and 0.3 µs for each condition and row.
+
+        Raises:
+            Undecided: it took longer than `seconds`, in which the first row is always looked at.
         """
+        end = time.perf_counter() + seconds
         context, found = engine().Context(), len(self._programs)
         if self._unit:
             context.add_variable(self._unit, unit)
@@ -49,6 +61,10 @@ class Conditions:
             context.add_variable(self._time, _time(event_time_us))
         read = [(name, columns[position], convert) for name, position, convert in self._inputs]
         for row in range(rows if read else 1):
+            if row and time.perf_counter() > end:
+                raise Undecided(
+                    f"the rules had {seconds:g} s, and looked at {row} of {rows} rows: send fewer rows a request"
+                )
             for name, column, convert in read:
                 context.add_variable(name, convert(column[row]))
             for at in range(found):
@@ -70,4 +86,5 @@ def _plain(value: Any) -> Any:
 
 
 def _time(us: int | None) -> datetime | None:
+    """A time further off counts as the nearest one: it stays before or after whatever it is compared with."""
     return None if us is None else from_us(min(max(us, FIRST), LAST))
