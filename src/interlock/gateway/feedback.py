@@ -10,7 +10,7 @@ from interlock.core.clock import now_us
 from interlock.core.errors import InvalidRequest
 from interlock.gateway.questions import time_of
 from interlock.model import oip
-from interlock.predlog.record import Feedback, Feedbacks
+from interlock.predlog.record import FIRST_US, LAST_US, Feedback, Feedbacks
 
 
 class _Item(msgspec.Struct, forbid_unknown_fields=True):
@@ -54,9 +54,11 @@ def _records(endpoint: str, item: _Item, received: int) -> list[Feedback]:
     if "label" in item.outcomes:
         raise InvalidRequest("outcomes: the name 'label' is taken; say label")
     at = time_of(item.at, "at")
-    values: dict[str, str | float] = {name: float(value) for name, value in item.outcomes.items()}
+    if not FIRST_US <= at <= LAST_US:
+        raise InvalidRequest(f"at: expected a time of the years 1 to 9999, got {at}")
+    values: dict[str, str | float] = {name: _number(name, value) for name, value in item.outcomes.items()}
     if item.label is not None:
-        values["label"] = item.label if isinstance(item.label, str) else float(item.label)
+        values["label"] = item.label if isinstance(item.label, str) else _number("label", item.label)
     return [
         Feedback(
             endpoint=endpoint,
@@ -70,3 +72,10 @@ def _records(endpoint: str, item: _Item, received: int) -> list[Feedback]:
         )
         for name, value in values.items()
     ]
+
+
+def _number(name: str, value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidRequest(f"{name[:60]}: the number is beyond FP64") from None
