@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from tests.house import House, running, until
 
 from interlock.cli import run
-from interlock.core.clock import parse_time
+from interlock.core.clock import SystemClock, iso, parse_time
 from interlock.core.errors import Conflict
 from interlock.core.ids import uuid7_text
 from interlock.evaluation.rerun import rerun
@@ -31,12 +33,15 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     made = House(tmp_path_factory.mktemp("house") / "project")
     Database(made.project.database, create=True).close()
     open_warehouse(made.project.warehouse, create=True).close()
+    with made.project.config.open("a") as config:
+        config.write("[endpoint]\nfeedback_days = 2\n")
     package = made.package()
     made.approve(package)
     made.route({"champion": (package, 10_000)})
     with running(made.serve(package), made.gateway(), made.recorder()):
         until(lambda: reached(made), what="the gateway reaches the champion")
         yield made
+    made.close()
 
 
 def reached(house: House) -> bool:
@@ -55,9 +60,9 @@ def ask(house: House, capsys: pytest.CaptureFixture[str]) -> Ask:
     return typed
 
 
-def predicted(ask: Ask, **changes: Any) -> Any:
+def predicted(ask: Ask, unit: str = "N17", **changes: Any) -> Any:
     row = msgspec.json.encode({**ROW, **changes}).decode()
-    return ask("predict", "flight-delay", "--json-row", row, "--unit", "N17")
+    return ask("predict", "flight-delay", "--json-row", row, "--unit", unit)
 
 
 def test_an_answer_is_explained_with_everything_behind_it(ask: Ask, house: House) -> None:
@@ -133,10 +138,51 @@ def test_labels_come_back_from_csv_and_json_lines(ask: Ask, tmp_path: Path) -> N
     assert rows[1]["outcomes"] == {"delay_minutes": 17.5}
 
 
+def test_labels_come_back_by_unit(ask: Ask, house: House, tmp_path: Path) -> None:
+    """From before the prediction, by HTTP and from files; the latest counts, whichever way it was said."""
+    soon, late = (iso(SystemClock().now() + timedelta(days=days)) for days in (1, 3))
+
+    def told(*items: dict[str, Any]) -> None:
+        url = f"{house.url}/endpoints/flight-delay/feedback"
+        assert house.client.post(url, json=list(items)).json() == {"accepted": len(items)}
+
+    told({"unit_id": "U1", "at": soon, "label": True}, {"unit_id": "U2", "at": late, "label": True})
+    first = predicted(ask, "U1")
+    until(lambda: explained(ask, first)["label"] is True, what="the label that came first finds its prediction")
+    assert orphans(house) == ["U2"]
+    last, other, old = predicted(ask, "U1"), predicted(ask, "U2"), predicted(ask, "U3")
+    told({"prediction_id": last["prediction_id"], "label": True}, {"unit_id": "U1", "at": soon, "label": False})
+    (tmp_path / "wide.csv").write_text(f"unit_id,at,label,delay_minutes\nU2,{soon},no,3\nU3,{late},no,3\n")
+    assert ask("feedback", "load", str(tmp_path / "wide.csv"), "--to", "flight-delay")["accepted"] == 2
+    (tmp_path / "long.csv").write_text(
+        f"prediction_id,unit_id,at,name,value\n,U2,{soon},label,yes\n{old['prediction_id']},U3,{soon},cost,2\n"
+    )
+    assert ask("feedback", "load", str(tmp_path / "long.csv"), "--to", "flight-delay")["accepted"] == 2
+    until(lambda: explained(ask, old)["outcomes"] == {"cost": 2.0}, what="everything is recorded")
+    until(lambda: explained(ask, other)["label"] is True, what="and attributed")
+    assert [explained(ask, one)["label"] for one in (first, last, old)] == [None, False, None]
+    assert explained(ask, other)["outcomes"] == {"delay_minutes": 3.0}
+    assert orphans(house) == ["U2", "U3", "U3"]
+
+
+def explained(ask: Ask, asked: Any) -> Any:
+    return ask("explain", asked["prediction_id"])["rows"][0]
+
+
+def orphans(house: House) -> list[str]:
+    """The units of feedback that the recorder found no prediction for."""
+    with closing(open_warehouse(house.project.warehouse, read_only=True)) as warehouse:
+        sql = "select unit_id from interlock.feedback_flight_delay where orphan and ambiguous is not null order by all"
+        return [row["unit_id"] for row in warehouse.query(sql).to_pylist()]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
-        ("a.csv", "id,label\n1,true\n", "line 2: expected prediction_id"),
+        ("a.csv", "id,label\n1,true\n", "line 2: expected prediction_id or unit_id"),
+        ("a.csv", "unit_id,label\nN1,true\n", "after 0 accepted items: item 0: unit_id needs at"),
+        ("a.csv", "unit_id,at,name,value\nN1,2030-01-01T00:00:00Z,,1\n", "line 2: expected a name and a value"),
+        ("a.csv", "unit_id,at,label\nN1,2030-01-01T00:00:00Z,true,1\n", "line 2: expected prediction_id or unit_id"),
         (
             "a.csv",
             "prediction_id,label\n01a20445-6d37-7000-b803-f170194e4195,maybe\n",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
@@ -43,6 +45,39 @@ def test_plain_duckdb_reads_it_and_cannot_write(tmp_path: Path) -> None:
         assert found == [("live", None, False)]
         with pytest.raises(duckdb.Error, match="read-only"):
             connection.execute("delete from lake.interlock.predictions_flight_delay")
+
+
+def test_a_log_from_before_feedback_by_unit_takes_it(tmp_path: Path) -> None:
+    """Labels that are there stay there; who opens the log next looks at what waits."""
+    prediction_id, at = uuid7(), pa.array([datetime(2026, 1, 1, tzinfo=UTC)], pa.timestamp("us", "UTC"))
+    ids, nobody = (pa.array([one], pa.uuid()) for one in (prediction_id.bytes, None))
+    asked = {
+        "prediction_id": ids, "row": pa.array([0], pa.int32()), "role": ["live"], "unit_id": ["N1"], "event_time": at,
+        "unit_source": ["client"], "outcome": ["answered"],
+    }  # fmt: skip
+    said = {
+        "prediction_id": ids, "row": pa.array([0], pa.int32()), "name": ["label"], "value_num": [1.0], "at": at,
+        "received_at": at, "position": [1],
+    }  # fmt: skip
+    labels = "select label, outcomes from interlock.outcomes_e"
+    with closing(open_warehouse(tmp_path / "warehouse", create=True)) as warehouse:
+        warehouse.append({"predictions_e": pa.table(asked), "feedback_e": pa.table(said)}, {})
+        with warehouse.transaction() as session:
+            session.run("drop view writer.interlock.outcomes_e")
+            for column in ("unit_id", "since", "ambiguous"):
+                session.run(f"alter table writer.interlock.feedback_e drop column {column}")
+    by_unit = {"prediction_id": nobody, "name": ["cost"], "position": [2], "unit_id": ["N1"], "since": at}
+    with closing(open_warehouse(tmp_path / "warehouse")) as warehouse:
+        warehouse.attribute()
+        warehouse.append({"predictions_e": pa.table({**asked, "unit_id": ["N2"], "in_x": [1.0]})}, {})
+        warehouse.append({"feedback_e": pa.table({**said, **by_unit, "row": pa.nulls(1, pa.int32())})}, {})
+    with closing(open_warehouse(tmp_path / "warehouse")) as warehouse:
+        warehouse.attribute()
+        seen = [tuple(row.values()) for row in warehouse.query(f"{labels} where unit_id = 'N1'").to_pylist()]
+        assert seen == [(1.0, [("cost", 1.0)])]
+        before = warehouse.snapshot()
+        warehouse.attribute()
+        assert warehouse.snapshot() == before
 
 
 def test_a_project_may_move(tmp_path: Path) -> None:

@@ -315,7 +315,10 @@ def test_feedback_goes_through_the_journal(champion: House) -> None:
         ("minutes", 0, 23.0, None), ("label", 0, 1.0, None), ("label", 1, None, "late"),
     ]  # fmt: skip
     unknown = {"prediction_id": asked, "labels": 1}
+    never = [{**items[0], "at": at} for at in ("0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00")]
+    huge = [{**items[0], "label": 10**400}, {**items[0], "outcomes": {"minutes": 10**400}}]
     bad: list[Any] = [{"prediction_id": "x", "label": 1}, {"label": 1}, [], {"prediction_id": asked}, unknown]
+    bad += [*never, *huge, {"unit_id": "N1", "label": 1}]
     for wrong in bad:
         assert post(champion, wrong, path).status_code == 400, wrong
     assert post(champion, items, "/endpoints/nobody/feedback").status_code == 404

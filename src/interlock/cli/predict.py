@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,7 @@ from interlock.release.users import trust_of
 
 BATCH = 1000
 WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-KNOWN = ("prediction_id", "row", "label", "at")
+ABOUT = ("prediction_id", "unit_id", "row", "at")
 
 
 def predict(endpoint: str, /, *, session: Session, sample: bool = False, json_row: str = "", unit: str = "") -> Reply:
@@ -72,7 +73,7 @@ def load(file: Path, /, *, session: Session, to: str) -> Reply:
     """Send labels and outcomes that became known to an endpoint, through its gateway.
 
     Args:
-        file: CSV with prediction_id, row, label, at, and a column for each outcome; or JSON lines as `/feedback` takes them.
+        file: CSV with a column prediction_id or unit_id, or JSON lines: docs/reference/feedback.md.
         to: The endpoint.
     """
     project = session.project
@@ -84,7 +85,7 @@ def load(file: Path, /, *, session: Session, to: str) -> Reply:
         except InterlockError as error:
             message = f"{file.name}, after {accepted} accepted items: {error.message}"
             raise type(error)(message, next=error.next) from error
-        last = batch[-1]["prediction_id"]
+        last = batch[-1].get("prediction_id", "")
         session.progress(f"  {accepted} accepted")
     step = f"interlock explain {last}" if last else f"interlock predictions {to}"
     return Reply({"endpoint": to, "accepted": accepted}, (f"{accepted} accepted",), step)
@@ -100,26 +101,37 @@ def _label_type(project: Project, endpoint: str) -> Datatype:
 def _csv(file: Path, label: Datatype) -> Iterator[dict[str, Any]]:
     with _opened(file) as lines:
         for number, cells in enumerate(csv.DictReader(lines), 2):
-            if None in cells or not cells.get("prediction_id"):
+            where = f"{file.name}, line {number}"
+            values = {name: text for name, text in cells.items() if text}
+            item: dict[str, Any] = {name: values.pop(name) for name in ABOUT if name in values}
+            if None in cells or not item.keys() & {"prediction_id", "unit_id"}:
                 raise InvalidData(
-                    f"{file.name}, line {number}: expected prediction_id, and a value a column", next="add the header"
+                    f"{where}: expected prediction_id or unit_id, and a value a column", next="add the header"
                 )
-            filled = {name: text for name, text in cells.items() if text}
-            item: dict[str, Any] = {name: filled[name] for name in ("prediction_id", "at") if name in filled}
-            if "row" in filled:
-                item["row"] = parse_value(filled["row"])
-            if "label" in filled:
-                item["label"] = _label(filled["label"], label, f"{file.name}, line {number}")
-            yield item | {"outcomes": {name: parse_value(text) for name, text in filled.items() if name not in KNOWN}}
+            if "prediction_id" in item:
+                item.pop("unit_id", None)
+            if "row" in item:
+                item["row"] = parse_value(item["row"])
+            if "name" in cells:
+                name, value = values.pop("name", ""), values.pop("value", "")
+                if not name or not value:
+                    raise InvalidData(f"{where}: expected a name and a value", next="leave out lines without")
+                values[name] = value
+            if "label" in values:
+                item["label"] = _label(values.pop("label"), label, where)
+            yield item | {"outcomes": {name: parse_value(text) for name, text in values.items()}}
 
 
 def _label(text: str, kind: Datatype, where: str) -> str | float | bool:
     if kind == "BYTES":
         return text
     try:
-        return WORDS[text.lower()] if kind == "BOOL" else float(text)
+        value = WORDS[text.lower()] if kind == "BOOL" else float(text)
     except (KeyError, ValueError):
-        raise InvalidData(f"{where}: the label {text!r} is no {kind}", next="write it as the answers do") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise InvalidData(f"{where}: the label {text!r} is no {kind}", next="write it as the answers do")
+    return value
 
 
 def _json_lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -90,6 +90,8 @@ class EndpointSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requests a second at which a version is load-tested; absent = the mean of the busiest hour in the log."""
     fallback: dict[str, Any] | None = None
     """A fixed output answered with 200 when the model cannot answer; absent = errors are errors."""
+    feedback_days: Annotated[float, msgspec.Meta(gt=0, le=3650)] = 30.0
+    """So long before its `at` lies the prediction, at the most, that feedback by unit is about."""
     allow_version_pin: bool = False
     allow_narrower: bool = False
 

@@ -1,4 +1,4 @@
-"""Labels and outcomes from clients: checked, journaled, answered. Whether the prediction id is known shows in the warehouse."""
+"""Labels and outcomes from clients: checked, journaled, answered. Which prediction they are about shows in the warehouse."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ import msgspec
 
 from interlock.core.clock import now_us
 from interlock.core.errors import InvalidRequest
-from interlock.gateway.questions import time_of
+from interlock.gateway.questions import time_of, unit_of
 from interlock.model import oip
 from interlock.predlog.record import FIRST_US, LAST_US, Feedback, Feedbacks
 
+Value = str | int | float | bool
+
 
 class _Item(msgspec.Struct, forbid_unknown_fields=True):
-    prediction_id: str
+    prediction_id: str = ""
+    unit_id: str | int = ""
     row: int = 0
-    label: str | int | float | bool | None = None
+    label: Value | None = None
     outcomes: dict[str, int | float | bool] = {}
+    name: str = ""
+    value: Value | None = None
     at: str | int | None = None
 
 
@@ -45,20 +50,12 @@ def read_feedback(endpoint: str, body: bytes) -> tuple[int, Feedbacks]:
 
 
 def _records(endpoint: str, item: _Item, received: int) -> list[Feedback]:
-    try:
-        prediction = str(uuid.UUID(item.prediction_id))
-    except ValueError:
-        raise InvalidRequest(f"prediction_id: expected a UUID, got {item.prediction_id[:60]!r}") from None
+    prediction, unit = _subject(item)
     if not 0 <= item.row < 2**31:
         raise InvalidRequest(f"row: expected 0 or more, got {item.row}")
-    if "label" in item.outcomes:
-        raise InvalidRequest("outcomes: the name 'label' is taken; say label")
     at = time_of(item.at, "at")
     if not FIRST_US <= at <= LAST_US:
         raise InvalidRequest(f"at: expected a time of the years 1 to 9999, got {at}")
-    values: dict[str, str | float] = {name: _number(name, value) for name, value in item.outcomes.items()}
-    if item.label is not None:
-        values["label"] = item.label if isinstance(item.label, str) else _number("label", item.label)
     return [
         Feedback(
             endpoint=endpoint,
@@ -69,12 +66,50 @@ def _records(endpoint: str, item: _Item, received: int) -> list[Feedback]:
             value_text=value if isinstance(value, str) else None,
             at=at,
             received_at=received,
+            unit_id=unit,
         )
-        for name, value in values.items()
+        for name, value in _values(item).items()
     ]
 
 
-def _number(name: str, value: float) -> float:
+def _subject(item: _Item) -> tuple[str, str]:
+    """What the item is about: the id of a prediction, or a unit; the other one is empty."""
+    unit = unit_of(item.unit_id)
+    if bool(unit) == bool(item.prediction_id):
+        raise InvalidRequest("expected either prediction_id, or unit_id and at")
+    if unit:
+        if item.at is None or item.at == "":
+            raise InvalidRequest("unit_id needs at: the unit's last prediction at or before it is meant")
+        if item.row:
+            raise InvalidRequest("row needs prediction_id")
+        return "", unit
+    try:
+        return str(uuid.UUID(item.prediction_id)), ""
+    except ValueError:
+        raise InvalidRequest(f"prediction_id: expected a UUID, got {item.prediction_id[:60]!r}") from None
+
+
+def _values(item: _Item) -> dict[str, str | float]:
+    """Name → value of everything that the item says."""
+    if "label" in item.outcomes:
+        raise InvalidRequest("outcomes: the name 'label' is taken; say label")
+    said: dict[str, Value] = {**item.outcomes}
+    if item.label is not None:
+        said["label"] = item.label
+    if bool(item.name) == (item.value is None):
+        raise InvalidRequest("name and value come together")
+    if item.value is not None:
+        if item.name in said:
+            raise InvalidRequest(f"{item.name[:60]!r} is said twice")
+        said[item.name] = item.value
+    return {name: _value(name, value) for name, value in said.items()}
+
+
+def _value(name: str, value: Value) -> str | float:
+    if isinstance(value, str):
+        if name != "label":
+            raise InvalidRequest(f"{name[:60]}: expected a number, got text")
+        return value
     try:
         return float(value)
     except OverflowError:

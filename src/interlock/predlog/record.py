@@ -72,16 +72,21 @@ class Prediction(msgspec.Struct, array_like=True, frozen=True, tag="p"):
 
 
 class Feedback(msgspec.Struct, array_like=True, frozen=True, tag="f"):
-    """One value of one row of one prediction; `name` is `label` or an outcome's name."""
+    """One value of one row of one prediction; `name` is `label` or an outcome's name.
+
+    Either `prediction_id` and `row` say which, or `unit_id`: the unit's last prediction at or before `at`.
+    """
 
     endpoint: str
     prediction_id: str
+    """Empty where `unit_id` is given."""
     row: int
     name: str
     value_num: float | None
     value_text: str | None
     at: int
     received_at: int
+    unit_id: str = ""
 
 
 class Feedbacks(msgspec.Struct, array_like=True, frozen=True, tag="fs"):

@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ import pyarrow as pa
 from interlock.core.errors import Corrupt, InterlockError
 from interlock.predlog.journal import HEADER, SegmentReader, segments
 from interlock.predlog.record import Feedback, Feedbacks, Heartbeat, Prediction, Schema
-from interlock.predlog.rows import feedback_tables, heartbeat_table, prediction_tables
+from interlock.predlog.rows import WINDOW, feedback_tables, heartbeat_table, prediction_tables
 from interlock.predlog.sink import RowSink
 
 BATCH_RECORDS, BATCH_ROWS = 5000, 20_000
@@ -29,6 +30,8 @@ BATCH_RECORDS, BATCH_ROWS = 5000, 20_000
 BATCH_SECONDS = 1.0
 PAUSE_SECONDS = 0.2
 """Between two looks at the journals. A look costs as much as reading thirty records, so it waits until there are some."""
+ATTRIBUTE_SHARE = 0.1
+"""Of the time, at the most, feedback by unit is attributed: it looks at the log of a whole window."""
 KEEP_MARKS_MS = 7 * 24 * 3600 * 1000
 
 
@@ -43,15 +46,17 @@ class Backlog(msgspec.Struct, frozen=True):
 class Recorder:
     """Moves records of every journal under `folder` into `sink`; one at a time (the process holds a lock)."""
 
-    def __init__(self, folder: Path, sink: RowSink, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, sink: RowSink, say: Callable[[str], None], *, window: timedelta = WINDOW) -> None:
+        """`window`: so long before its `at` lies the prediction, at the most, that feedback by unit is about."""
         self.folder = folder
         self.sink = sink
         self.say = say
+        self.window = window
         self.rows = 0
         self._marks = sink.marks()
         self._schemas: dict[str, Schema] = {}
         self._open: dict[Path, SegmentReader] = {}
-        self._since = 0.0
+        self._since = self._attribute_at = 0.0
         self._new_batch()
 
     def _new_batch(self) -> None:
@@ -88,7 +93,14 @@ class Recorder:
                 self._commit()
         finally:
             gc.enable()
+        self._attribute()
         self._tidy()
+
+    def _attribute(self) -> None:
+        began = time.monotonic()
+        if began >= self._attribute_at:
+            self.sink.attribute()
+            self._attribute_at = began + (time.monotonic() - began) / ATTRIBUTE_SHARE
 
     def _read(self, path: Path, *, whole: bool) -> bool:
         try:
@@ -140,7 +152,7 @@ class Recorder:
             self._predictions.append((reader.gateway, record))
             self._size += max(1, record.rows)
         elif isinstance(record, Feedbacks):
-            self._feedback += [(position, item) for item in record.items]
+            self._feedback += enumerate(record.items, position - len(record.items))  # a frame is longer than that
             self._size += len(record.items)
         elif isinstance(record, Heartbeat):
             self._beats.append(record)
@@ -149,7 +161,7 @@ class Recorder:
 
     def _commit(self) -> None:
         tables: dict[str, pa.Table] = prediction_tables(self._predictions, self._schemas)
-        tables |= feedback_tables(self._feedback)
+        tables |= feedback_tables(self._feedback, self.window)
         if self._beats:
             tables["gateways"] = heartbeat_table(self._beats)
         if tables:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -11,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from interlock.core.project import snake
+from interlock.core.settings import EndpointSettings
 from interlock.model.columns import NAT, packed_type, split
-from interlock.predlog.record import Feedback, Field, Heartbeat, Prediction, Schema
+from interlock.predlog.record import FIRST_US, Feedback, Field, Heartbeat, Prediction, Schema
 
 TIME = pa.timestamp("us", tz="UTC")
+WINDOW = timedelta(days=EndpointSettings().feedback_days)
 TYPES: dict[str, pa.DataType] = {
     "float": pa.float64(),
     "int": pa.int64(),
@@ -27,8 +30,8 @@ TYPES: dict[str, pa.DataType] = {
 
 
 def uuids(texts: Iterable[str]) -> pa.Array:
-    """UUID texts as Arrow's canonical UUID type."""
-    storage = pa.array([bytes.fromhex(text.replace("-", "")) for text in texts], pa.binary(16))
+    """UUID texts as Arrow's canonical UUID type; empty ones are null."""
+    storage = pa.array([bytes.fromhex(text.replace("-", "")) or None for text in texts], pa.binary(16))
     return pa.ExtensionArray.from_storage(pa.uuid(), storage)
 
 
@@ -133,8 +136,12 @@ def _values(field: Field, parts: tuple[Any, ...], counts: list[int]) -> pa.Array
     return pa.array(values, TYPES[field.type], mask=missing)
 
 
-def feedback_tables(items: Sequence[tuple[int, Feedback]]) -> dict[str, pa.Table]:
-    """Rows by table `feedback_<endpoint>`; items come with their journal position, which orders equal times."""
+def feedback_tables(items: Sequence[tuple[int, Feedback]], window: timedelta = WINDOW) -> dict[str, pa.Table]:
+    """Rows by table `feedback_<endpoint>`; items come with their journal position, which orders equal times.
+
+    `window`: so long before its `at` lies the prediction, at the most, that a value by unit is about.
+    """
+    length = window // timedelta(microseconds=1)
     groups: dict[str, list[tuple[int, Feedback]]] = {}
     for position, item in items:
         groups.setdefault(f"feedback_{snake(item.endpoint)}", []).append((position, item))
@@ -142,13 +149,17 @@ def feedback_tables(items: Sequence[tuple[int, Feedback]]) -> dict[str, pa.Table
         name: pa.table(
             {
                 "prediction_id": uuids(item.prediction_id for _, item in group),
-                "row": pa.array([item.row for _, item in group], pa.int32()),
+                "row": pa.array([None if item.unit_id else item.row for _, item in group], pa.int32()),
                 "name": pa.array([item.name for _, item in group], pa.string()),
                 "value_num": pa.array([item.value_num for _, item in group], pa.float64()),
                 "value_text": pa.array([item.value_text for _, item in group], pa.string()),
                 "at": pa.array([item.at for _, item in group], TIME),
                 "received_at": pa.array([item.received_at for _, item in group], TIME),
                 "position": pa.array([position for position, _ in group], pa.int64()),
+                "unit_id": pa.array([item.unit_id or None for _, item in group], pa.string()),
+                "since": pa.array(
+                    [max(item.at - length, FIRST_US) if item.unit_id else None for _, item in group], TIME
+                ),
             }
         )
         for name, group in groups.items()

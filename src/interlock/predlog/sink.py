@@ -24,6 +24,10 @@ class RowSink(Protocol):
         """Write rows by table name and column name; missing tables and columns are made. The snapshot id of the commit."""
         ...
 
+    def attribute(self) -> None:
+        """Find the predictions that feedback by unit is about; costs nothing where nothing waits for that."""
+        ...
+
     def forget_marks(self, segments: set[str]) -> None:
         """Drop the marks of segments that are long gone from disk."""
         ...

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 from interlock.core.errors import InterlockError
@@ -49,7 +50,8 @@ def _record(project: Project, stop: threading.Event) -> None:
     project.journals.mkdir(parents=True, exist_ok=True)
     with locked(project.locks / "recorder.lock", timeout=10.0, holder=f"recorder (pid {os.getpid()})"):
         warehouse = open_warehouse(project.warehouse, create=True, threads=1)
-        recorder = Recorder(project.journals, warehouse, _say)
+        window = timedelta(days=project.settings().endpoint.feedback_days)
+        recorder = Recorder(project.journals, warehouse, _say, window=window)
         keeper = threading.Thread(target=_maintain, args=(project, stop), name="maintenance", daemon=True)
         keeper.start()
         _say("ready: recorder")

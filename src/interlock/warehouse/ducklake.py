@@ -24,7 +24,7 @@ from interlock.core.clock import Clock, SystemClock
 from interlock.core.errors import Conflict, InvalidData, NotFound, Unavailable
 from interlock.core.files import locked
 from interlock.core.ids import uuid7
-from interlock.warehouse import extracts, loading, maintenance, predictions
+from interlock.warehouse import attribution, extracts, loading, maintenance, predictions
 from interlock.warehouse.lock import ReadLock, WriteLock
 from interlock.warehouse.port import Extract, ExtractQuery, Loaded, Maintained, TableInfo, silent
 from interlock.warehouse.session import Parameters, columns_of, literal, quoted
@@ -167,6 +167,7 @@ class DuckLakeWarehouse:
         self._read_only = read_only
         self._clock = clock
         self._known: predictions.Known = {}
+        self._by_unit: attribution.Waiting | None = None  # None: nobody has looked
         self._writable = False
         self._numbers = itertools.count()
         self._connection = duckdb.connect(
@@ -372,14 +373,28 @@ class DuckLakeWarehouse:
         if not rows and not marks:
             return self.snapshot()
         try:
+            by_unit = self._with_units()
             with self.transaction() as session:
-                predictions.append(session, rows, self._known)
+                predictions.append(session, rows, self._known, by_unit)
                 for segment, position in marks.items():  # few; rows this small stay in the catalog itself
                     session.run("insert into writer.interlock.marks values (?, ?, now())", [segment, position])
         except BaseException:
             self._known.clear()  # a table made in this transaction is not there
             raise
         return session.snapshot
+
+    def attribute(self) -> None:
+        """See the port."""
+        by_unit = self._with_units()
+        for endpoint in [name for name, waits in by_unit.items() if waits]:
+            attribution.attribute(self, endpoint)
+            by_unit[endpoint] = False
+
+    def _with_units(self) -> attribution.Waiting:
+        """Kept up by `append`, for nobody else appends to the log of an endpoint."""
+        if self._by_unit is None:
+            self._by_unit = attribution.endpoints(self)
+        return self._by_unit
 
     def forget_marks(self, segments: set[str]) -> None:
         """See the port."""

@@ -140,12 +140,24 @@ class Warehouse(Protocol):
 
         Missing tables and columns are made. `predictions_x` and `feedback_x` come together, with the view `outcomes_x`;
         `orphan` of feedback is set here: no row of `predictions_x`, this batch included, has its `prediction_id`.
+        Feedback without one says `unit_id`, `at` and `since`, and is an orphan until `attribute` finds its prediction.
 
         Returns:
             The snapshot that holds the rows.
 
         Raises:
             InvalidData: a column came with another type than before.
+        """
+        ...
+
+    def attribute(self) -> None:
+        """Set `prediction_id`, `row`, `orphan` and `ambiguous` of feedback by unit.
+
+        Law: afterwards it is about row 0 of the unit's last prediction with `since` <= `event_time` <= `at`, of those that
+        are live, whose unit the client named, and that were answered, fell back or were refused by a rule. `ambiguous`:
+        the last event time has several rows; then it is the prediction received last. Without any it is an orphan. In
+        which order rows were appended makes no difference, by one process at a time. Costs nothing where nothing waits,
+        else a look at the log from the first `since` on.
         """
         ...
 

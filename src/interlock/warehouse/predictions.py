@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from interlock.core.errors import InvalidData
+from interlock.warehouse import attribution
 from interlock.warehouse.session import Engine, Session, columns_of, quoted
 
 if TYPE_CHECKING:
@@ -51,22 +52,28 @@ FEEDBACK = {
     "received_at": "TIMESTAMP WITH TIME ZONE",
     "position": "BIGINT",
     "orphan": "BOOLEAN",
+    "unit_id": "VARCHAR",
+    "since": "TIMESTAMP WITH TIME ZONE",
+    "ambiguous": "BOOLEAN",
 }
-"""`position`: of the frame in its journal segment; with `received_at` it says which of two values came later."""
+"""`position`: in its journal segment; with `received_at` it says which of two values came later. The last three are of
+feedback by unit, whose `prediction_id` and `row` `attribution` finds; `ambiguous` is null until it has looked."""
 
 OUTCOMES = """
 -- Live rows with what was said about them since. The latest value of a name counts: by received_at, then journal position.
 --   label, label_num: the label as a number (a boolean is 0 or 1); label_text: as text; null while there is none
 --   label_at, label_received_at; label_delay_s: seconds from event_time to label_at; outcomes: all other names → number
+--   label_ambiguous: it was said by unit, and the unit's last prediction was not one row
 --   mature: old enough, against the endpoint's watermark max(event_time), that 99 of 100 labels seen had come by that age
 create or replace view writer.interlock.outcomes_{endpoint} as
 with said as (
-    select prediction_id, "row", name, value_num, value_text, "at", received_at,
+    select prediction_id, "row", name, value_num, value_text, "at", received_at, ambiguous,
         epoch_us(received_at)::hugeint * 9223372036854775808 + position as moment
     from interlock.feedback_{endpoint}
 ), labels as (
     select prediction_id, "row", arg_max_null(value_num, moment) as num, arg_max_null(value_text, moment) as text,
-        arg_max_null("at", moment) as "at", max(received_at) as received_at
+        arg_max_null("at", moment) as "at", max(received_at) as received_at,
+        arg_max_null(ambiguous, moment) as ambiguous
     from said where name = 'label' group by all
 ), others as (
     select prediction_id, "row", map(list(name), list(num)) as outcomes
@@ -76,7 +83,8 @@ with said as (
     ) group by all
 ), joined as (
     select p.*, l.num as label, l.num as label_num, l.text as label_text, l."at" as label_at,
-        l.received_at as label_received_at, epoch(l."at") - epoch(p.event_time) as label_delay_s, o.outcomes
+        l.received_at as label_received_at, epoch(l."at") - epoch(p.event_time) as label_delay_s, o.outcomes,
+        coalesce(l.ambiguous, false) as label_ambiguous
     from interlock.predictions_{endpoint} p
     left join labels l using (prediction_id, "row")
     left join others o using (prediction_id, "row")
@@ -94,7 +102,13 @@ select batch.*, batch.prediction_id not in (
     select prediction_id from writer.interlock.predictions_{endpoint}
     where prediction_id in (select prediction_id from batch)
 ) as orphan
-from batch
+from batch where prediction_id is not null
+"""
+
+# In a file of its own, which goes as a whole when its rows are updated.
+ADD_UNITS_FEEDBACK = """
+insert into writer.interlock.feedback_{endpoint} by name
+select batch.*, true as orphan from batch where prediction_id is null
 """
 
 FOUND_LATER = """
@@ -113,23 +127,32 @@ _SLICE = 2000
 Known = dict[str, dict[str, str]]
 
 
-def append(session: Session, tables: Mapping[str, pa.Table], known: Known) -> None:
+def append(session: Session, tables: Mapping[str, pa.Table], known: Known, by_unit: attribution.Waiting) -> None:
     """Write the rows of a batch. `known`: columns of tables met before, which nobody ever drops or changes."""
     for table in sorted(tables, reverse=True):  # predictions before the feedback that looks for them
         session.register("batch", tables[table])
-        _make_room(session, table, known)
+        columns = {
+            name: "VARCHAR" if kind.startswith("ENUM(") else kind  # Arrow's dictionaries
+            for name, kind, *_ in session.rows("describe batch")
+        }
         kind, endpoint = _kind(table)
+        if kind:
+            _make_room(session, f"feedback_{endpoint}", FEEDBACK, known)
+        _make_room(session, table, columns, known)
         if kind == "feedback":
-            session.run(ADD_FEEDBACK.format(endpoint=endpoint))
+            without_id = tables[table].column("prediction_id").null_count
+            if without_id < len(tables[table]):
+                session.run(ADD_FEEDBACK.format(endpoint=endpoint))
+            if without_id:
+                session.run(ADD_UNITS_FEEDBACK.format(endpoint=endpoint))
+                by_unit[endpoint] = True
         else:
             session.run(f"insert into {_path(table)} by name select * from batch")
+            if endpoint in by_unit:
+                by_unit[endpoint] |= attribution.ask_again(session, endpoint, tables[table])
 
 
-def _make_room(session: Session, table: str, known: Known) -> None:
-    wanted = {
-        name: "VARCHAR" if kind.startswith("ENUM(") else kind  # Arrow's dictionaries
-        for name, kind, *_ in session.rows("describe batch")
-    }
+def _make_room(session: Session, table: str, wanted: Mapping[str, str], known: Known) -> None:
     if wanted.items() <= known.get(table, {}).items():
         return
     there = _lower(columns_of(session, "writer", "interlock", table))
@@ -147,7 +170,7 @@ def _make_room(session: Session, table: str, known: Known) -> None:
     for name, declared in missing.items():
         session.run(f"alter table {_path(table)} add column {quoted(name)} {declared}")
     kind, endpoint = _kind(table)
-    if missing and kind == "predictions":  # the view keeps the columns that it was made with
+    if missing and kind:  # the view keeps the columns that it was made with
         session.run(OUTCOMES.format(endpoint=endpoint))
     known[table] = {**known.get(table, {}), **wanted}
 

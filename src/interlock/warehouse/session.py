@@ -23,6 +23,10 @@ class Session(Protocol):
         """The rows of a small result, without times."""
         ...
 
+    def table(self, sql: str, parameters: Parameters = None) -> pa.Table:
+        """A result as it comes."""
+        ...
+
     def register(self, name: str, table: pa.Table) -> None:
         """Let statements of this session read an Arrow table by name."""
         ...
