@@ -150,8 +150,8 @@ class House:
         self.project.state.mkdir(exist_ok=True)
         self.project.trust.write_bytes(trust.seal_trust(self.trust_root(), self.root_key))
 
-    def package(self, seed: int = 0, features_source: str = FEATURES) -> str:
-        """Train a small real model, publish its package, return the digest."""
+    def package(self, seed: int = 0, features_source: str = FEATURES, more: tuple[Input, ...] = ()) -> str:
+        """Train a small real model, publish its package, return the digest. `more`: floats that it wants too, and ignores."""
         from sklearn.impute import SimpleImputer
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
@@ -160,14 +160,15 @@ class House:
         from interlock.model.frames import to_frame
         from interlock.model.runtimes import sklearn
 
-        raw = rows(400, seed)
+        signature = msgspec.structs.replace(SIGNATURE, inputs=(*INPUTS, *more))
+        raw = [*rows(400, seed), *(np.arange(400.0) for _ in more)]
         source = features_source.encode()
-        frame = features.load_source(source, digest(source))(to_frame(INPUTS, raw))
+        frame = features.load_source(source, digest(source))(to_frame(signature.inputs, raw))
         late = (frame["distance"] + 500 * frame["is_ua"] + np.random.default_rng(seed).normal(0, 400, 400)) > 1700
         model = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(frame, late)
         stored = sklearn.dump(model)
         runtime = Runtime("sklearn", "model/model.skops", stored.types)
-        return self.publish(SIGNATURE, runtime, stored.files, source, tuple(frame.columns), raw, late.tolist())
+        return self.publish(signature, runtime, stored.files, source, tuple(frame.columns), raw, late.tolist())
 
     def publish(
         self,

@@ -25,14 +25,14 @@ from interlock.gateway.endpoints import Endpoints
 from interlock.gateway.metrics import Metrics
 from interlock.gateway.questions import Question, span_of, time_of, unit_of
 from interlock.gateway.shadow import Shadows
-from interlock.gateway.trail import Reply, Trail, prediction
+from interlock.gateway.trail import INTERNAL, Reply, Trail, keep
 from interlock.gateway.upstream import LostReplica, Numbers, Replica
 from interlock.model.answers import Answer, derive
-from interlock.model.columns import Columns, pack
+from interlock.model.columns import Columns, Packed, pack
 from interlock.model.signature import Signature
 from interlock.predlog.journal import Journal
 from interlock.predlog.record import Outcome
-from interlock.registry.routes import CHAMPION, Rule
+from interlock.registry.routes import Rule
 from interlock.registry.tokens import Access
 
 ID_LENGTH = 256
@@ -94,10 +94,10 @@ class Plane:
         seq = self.endpoints.next_seq(name)
         reply = Reply(prediction_id=uuid7_text(), endpoint=name)
         trail = Trail(reply.prediction_id, received, received, reply.prediction_id)
-        if (given := headers.get("traceparent")) is not None:
-            reply.traceparent = span_of(given)
         endpoint.under_way += 1
         try:
+            if (given := headers.get("traceparent")) is not None:
+                reply.traceparent = span_of(given)
             reply.question = question = read()
             _identify(trail, question, headers)
             trail.deadline = self._loop.time() + min(endpoint.parameters.timeout_second, patience)
@@ -107,12 +107,11 @@ class Plane:
             _settle(endpoint, reply, error)
         except Exception:
             log.exception("unexpected error at endpoint %s", name)
-            _settle(endpoint, reply, PredictionFailed("internal error; the gateway's log says more"))
+            _settle(endpoint, reply, PredictionFailed(INTERNAL))
         finally:
             endpoint.under_way -= 1
         latency = (time.perf_counter_ns() - began) // 1000
-        record = prediction(endpoint, reply, trail, seq, latency)
-        self.journal.append(record, reply.arm.schema if reply.arm else None)
+        reply = keep(self.journal, endpoint, reply, trail, seq, latency)
         await self.journal.written()
         arm, version = (reply.arm.arm.name, str(reply.arm.arm.version)) if reply.arm else ("", "")
         self.metrics.count(name, reply.outcome, arm, version, latency)
@@ -120,41 +119,44 @@ class Plane:
 
     async def _answer(self, endpoint: Endpoint, question: Question, trail: Trail, reply: Reply, version: str) -> None:
         parameters = endpoint.parameters
-        reply.arm, trail.chance = arm, chance = endpoint.choose(trail.unit_id, version)
-        trail.propensity = arm.propensity if chance else 1.0
-        narrower = question.widen(arm.signature) if endpoint.route.allow_narrower else ()
-        rows, trail.columns = question.columns(arm.signature)
-        for name in narrower:
-            self.metrics.count_narrower(endpoint.route.endpoint, name)
-        reply.rows = rows
-        self._count_unseen(endpoint.route.endpoint, arm, trail.columns)
+        arm, chance = endpoint.choose(trail.unit_id, version)
+        trail.chance, trail.propensity = chance, arm.propensity if chance else 1.0
+        self._read(endpoint, arm, question, reply)
+        self._count_unseen(endpoint.route.endpoint, arm, reply.columns)
         if not parameters.activate:
             raise Deactivated(f"endpoint {endpoint.route.endpoint} is deactivated")
         if endpoint.under_way > parameters.max_concurrency:
             raise Overloaded(f"more than {parameters.max_concurrency} requests are under way")
-        rule = arm.rules.decide(trail.columns, rows, trail.unit_id, trail.event_time)
+        rule = arm.rules.decide(reply.columns, reply.rows, trail.unit_id, trail.event_time)
         if rule is not None:
-            arm = self._obey(rule, endpoint, question, trail, reply)
+            arm = self._obey(rule, endpoint, arm, question, trail, reply)
             if reply.answer is not None:
                 return
         if arm.closed:
             raise Unavailable(f"endpoint {endpoint.route.endpoint} has nobody who may answer: {arm.closed}")
+        reply.packed = packed = pack(arm.signature, reply.columns)
         if endpoint.shadows:
             self.shadows.offer(endpoint, question, trail, reply)
-        numbers = await self._ask(arm, rows, trail, parameters.retry)
+        numbers = await self._ask(arm, reply.rows, packed, trail.deadline, parameters.retry)
         trail.model_us = numbers.model_us
         reply.answer = derive(arm.signature, numbers.values, parameters.threshold)
         reply.outcome = "answered"
 
-    def _obey(self, rule: Rule, endpoint: Endpoint, question: Question, trail: Trail, reply: Reply) -> ServedArm:
-        """What a rule says: the arm to ask, or the answer in the reply.
+    def _read(self, endpoint: Endpoint, arm: ServedArm, question: Question, reply: Reply) -> None:
+        for name in reply.read(arm, question, narrower=endpoint.route.allow_narrower):
+            self.metrics.count_narrower(endpoint.route.endpoint, name)
+
+    def _obey(
+        self, rule: Rule, endpoint: Endpoint, arm: ServedArm, question: Question, trail: Trail, reply: Reply
+    ) -> ServedArm:
+        """What a rule of the arm says: the arm to ask, or the answer in the reply.
 
         Raises:
             RuleRefused: the rule refuses.
             ByRule: it asks for the fixed fallback.
+            InvalidRequest: the rows do not fit the arm that it names.
         """
         reply.rules = [rule.name]
-        arm = reply.arm or endpoint.named(CHAMPION)
         match rule.then:
             case "refuse":
                 raise RuleRefused(rule.reason or f"refused by rule {rule.name}")
@@ -164,14 +166,13 @@ class Plane:
                 reply.answer = _fixed(arm.signature, rule.output or {}, reply.rows, endpoint.parameters.threshold)
                 reply.outcome, reply.reason = "fallback", "rule"
             case "use":
-                reply.arm = arm = endpoint.named(rule.arm)
-                trail.chance, trail.propensity = False, 1.0
-                reply.rows, trail.columns = question.columns(arm.signature)
+                arm, trail.chance, trail.propensity = endpoint.named(rule.arm), False, 1.0
+                self._read(endpoint, arm, question, reply)
             case _:
                 assert_never(rule.then)
         return arm
 
-    async def _ask(self, arm: ServedArm, rows: int, trail: Trail, retries: int) -> Numbers:
+    async def _ask(self, arm: ServedArm, rows: int, packed: Packed, deadline: float, retries: int) -> Numbers:
         """Ask a replica; when it is lost, another one, as long as there is time, one is left and the budget lasts.
 
         Raises:
@@ -179,15 +180,14 @@ class Plane:
             Unavailable: no replica lives, or all that were tried went away.
         """
         tried: list[Replica] = []
-        trail.packed = pack(arm.signature, trail.columns)
         self._retries = min(RETRY_CREDIT, self._retries + RETRY_SHARE)
         while True:
             replica = arm.pick(tried)
             try:
-                return await replica.ask(rows, trail.packed, trail.deadline)
+                return await replica.ask(rows, packed, deadline)
             except LostReplica:
                 tried.append(replica)
-                if len(tried) > retries or self._retries < 1 or self._loop.time() >= trail.deadline:
+                if len(tried) > retries or self._retries < 1 or self._loop.time() >= deadline:
                     raise
                 self._retries -= 1
                 self.metrics.retries += 1
@@ -217,22 +217,33 @@ def _settle(endpoint: Endpoint, reply: Reply, error: InterlockError) -> None:
     """The outcome of a request that has no answer of its own: the fixed fallback where there is one, else the error."""
     reply.reason = error.message
     if isinstance(error, InvalidRequest):
-        reply.outcome, reply.error, reply.rows = "invalid", error, 0
+        reply.outcome, reply.error = "invalid", error
         return
     if isinstance(error, RuleRefused):
-        reply.outcome, reply.error, reply.rows = "refused", error, 0
+        reply.outcome, reply.error = "refused", error
         return
     outcome: Outcome = next((one for kind, one in REASONS.items() if isinstance(error, kind)), "error")
-    fixed = endpoint.parameters.fallback
-    if isinstance(fixed, dict) and reply.arm is not None and reply.rows:
+    reply.answer = _fallback(endpoint, reply)
+    if reply.answer is not None:
         reply.outcome, reply.reason = "fallback", "rule" if isinstance(error, ByRule) else outcome
-        reply.answer = _fixed(reply.arm.signature, fixed, reply.rows, endpoint.parameters.threshold)
         return
-    reply.outcome, reply.error, reply.rows = outcome, error, 0
+    reply.outcome, reply.error = outcome, error
+
+
+def _fallback(endpoint: Endpoint, reply: Reply) -> Answer | None:
+    """The fixed fallback, where there is one and rows that it is for."""
+    fixed = endpoint.parameters.fallback
+    if not isinstance(fixed, dict) or reply.arm is None or not reply.rows:
+        return None
+    try:
+        return _fixed(reply.arm.signature, fixed, reply.rows, endpoint.parameters.threshold)
+    except (LookupError, TypeError, ValueError):  # the environment pins it, and nobody has held it against the model
+        log.error("FALLBACK of endpoint %s is no answer of its model", endpoint.route.endpoint)
+        return None
 
 
 def _fixed(signature: Signature, fixed: dict[str, Any], rows: int, threshold: float) -> Answer:
-    """The fallback for every row; a binary score alone brings its label along."""
+    """A fixed answer for every row; a binary score alone brings its label along."""
     if signature.task == "binary" and "label" not in fixed:
         return derive(signature, [float(fixed["score"])] * rows, threshold)
-    return Answer({output.name: [fixed.get(output.name)] * rows for output in signature.outputs})
+    return Answer({output.name: [fixed[output.name]] * rows for output in signature.outputs})
