@@ -185,6 +185,9 @@ class Replica(asyncio.Protocol):
             for one in requests:
                 if one.deadline <= now and not one.future.done():
                     one.future.fail(DeadlineExceeded("no answer within TIMEOUT_SECOND"))
+        waiting = [one for one in self._waiting if not one.future.done()]  # a silent replica takes none of them out
+        self.load -= len(self._waiting) - len(waiting)
+        self._waiting = waiting
         self._sweeping = bool(self.load)
         if self._sweeping:
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -276,7 +279,7 @@ class Replica(asyncio.Protocol):
         """
         asked = self.signature.width * sent.rows
         numbers, rest = divmod(len(answer.numbers), 8)
-        if rest or numbers not in (0, asked) or (not numbers and len(answer.failures) < len(sent.requests)):
+        if rest or numbers not in (0, asked) or not (numbers or answer.failures.keys() >= set(range(len(sent.requests)))):
             raise ValueError(f"{numbers} numbers for a batch of {asked}")
 
     def _deliver(self, sent: Sent, answer: BatchAnswer) -> None:
