@@ -58,7 +58,9 @@ class Engine(msgspec.Struct, frozen=True):
         rows = len(arrays[0])
         try:
             numbers = self.ask(self.prepare(function, arrays), rows)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise  # a person's own, in training
+        except BaseException as error:  # SystemExit too: what the user's code does is an answer, not our end
             raise PredictionFailed(f"the model failed on these rows: {type(error).__name__}: {error}") from error
         if numbers.shape != (rows, self.signature.width):
             raise PredictionFailed(f"the model gave numbers of shape {numbers.shape} for {rows} rows")

@@ -6,13 +6,14 @@ Compiled trees answer in microseconds, so they are asked on the event loop itsel
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
 
 import numpy as np
 
-from interlock.core.errors import InterlockError
+from interlock.core.errors import InterlockError, Unavailable
 from interlock.core.prompt import Prompt
 from interlock.model.columns import Array, join, unpack
 from interlock.model.predictor import Predictor
@@ -22,16 +23,25 @@ MAX_ROWS = 4096
 Waiting = tuple[BatchRequest, int, Prompt[BatchAnswer]]
 """A batch, the time (perf_counter_ns) from which on nobody waits for it, and where its answer goes."""
 TOO_LATE = "nobody waited any more"
+log = logging.getLogger("interlock.serving")
+
+
+class ModelEnded(Unavailable):
+    """Whoever asks the model has failed, so nothing can be answered any more: the process must end."""
+
+    code = "model_ended"
 
 
 class Batcher:
     """Takes batches from the event loop, answers on it.
 
-    When `predict` raises, the requests of that call run one by one and only the culprit fails.
+    When `predict` raises, the requests of that call run one by one and only the culprit fails. `ended` is the future that
+    fails with `ModelEnded` if anything else goes wrong.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, ended: asyncio.Future[None]) -> None:
         self.predictor = predictor
+        self.ended = ended
         self.rows = 0
         self.calls = 0
         self._loop = asyncio.get_running_loop()
@@ -63,15 +73,28 @@ class Batcher:
             self._thread.join(5.0)
 
     def _run(self) -> None:
-        while True:
-            self._wake.acquire()
-            if self._waiting:
-                self._loop.call_soon_threadsafe(_deliver, *self._next())
-            elif self._closed:
-                return  # otherwise an earlier call took this one along
+        try:
+            while True:
+                self._wake.acquire()
+                if self._waiting:
+                    self._loop.call_soon_threadsafe(_deliver, *self._next())
+                elif self._closed:
+                    return  # otherwise an earlier call took this one along
+        except BaseException as error:  # noqa: BLE001 - a thread that ends unheard leaves a server that never answers
+            self._loop.call_soon_threadsafe(self._fail, error)
+
+    def _fail(self, error: BaseException) -> None:
+        log.critical("nothing can be answered any more", exc_info=error)
+        if not self.ended.done():
+            self.ended.set_exception(ModelEnded(f"asking the model ended with {type(error).__name__}"))
 
     def _turn(self) -> None:
-        _deliver(*self._next())
+        try:
+            done = self._next()
+        except BaseException as error:  # noqa: BLE001 - as in the thread
+            self._fail(error)
+            return
+        _deliver(*done)
         self._scheduled = bool(self._waiting)
         if self._scheduled:
             self._loop.call_soon(self._turn)
@@ -92,7 +115,7 @@ class Batcher:
         try:
             arrays = unpack(self.predictor.signature, join([batch.columns for batch in batches]))
             numbers = self.predictor.predict(arrays)
-        except Exception:  # noqa: BLE001 - whatever a model raises belongs to one of these requests: find it below
+        except BaseException:  # noqa: BLE001 - whatever a model raises, SystemExit too, belongs to one of these requests
             return [self._one_by_one(batch) for batch in batches]
         took = (time.perf_counter_ns() - began) // 1000
         self.calls += 1
@@ -120,7 +143,7 @@ class Batcher:
                 numbers[at : at + rows] = self.predictor.predict(part)
             except InterlockError as error:
                 failures[i] = error.message
-            except Exception as error:  # noqa: BLE001 - the model's own error is this request's answer
+            except BaseException as error:  # noqa: BLE001 - the model's own error is this request's answer
                 failures[i] = f"the model raised {type(error).__name__}: {error}"
             at += rows
         self.calls += len(batch.counts)

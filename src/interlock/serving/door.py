@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from interlock.core.clock import Clock
-from interlock.core.errors import Corrupt, Expired, NotApproved
+from interlock.core.errors import Corrupt, Expired, InterlockError, NotApproved, RecipeFailed
 from interlock.core.trust import TrustRoot
 from interlock.model import golden, oip
 from interlock.model.columns import pack, unpack
@@ -55,8 +55,17 @@ def load(package: Package) -> Predictor:
 
     Raises:
         Corrupt: the package has no golden requests, or an answer differs beyond the manifest's tolerance.
+        RecipeFailed, PredictionFailed: its code raised, when it was loaded or warmed up.
     """
-    predictor = Predictor(package)
+    try:
+        predictor = Predictor(package)
+    except (InterlockError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit too: it would end us without a word
+        raise RecipeFailed(
+            f"package {package.digest} cannot be loaded: {type(error).__name__}: {error}",
+            next="look at the code in the package, train anew, and let it be reviewed",
+        ) from error
     known = golden.decode(package.files[golden.FILE])
     signature = predictor.signature
     rows, columns = oip.read_columns(signature, oip.InferRequest(known.inputs))

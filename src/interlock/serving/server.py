@@ -38,15 +38,16 @@ async def serve(
     `grpc`: gRPC on `path`.grpc too.
 
     Raises:
-        Corrupt: the package does not give its golden answers.
+        Corrupt, RecipeFailed, PredictionFailed: the package does not load, or does not give its golden answers.
         Misconfigured: the address is taken.
+        ModelEnded: the model's thread ended.
     """
-    batcher = Batcher(load(package))
-    door = ModelDoor(batcher, approved)
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    batcher = Batcher(load(package), ended)
+    door = ModelDoor(batcher, approved)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, _settle, ended)
     servers: list[HttpServer | GrpcServer] = []
     if port is not None:
         servers.append(HttpServer(door.handle, host=host, port=port))
@@ -67,10 +68,15 @@ async def serve(
     spare_the_collector()
     sys.stdout.write(f"ready: {package.manifest.model} {package.digest}\n")
     sys.stdout.flush()
-    await stop.wait()
+    await ended
     door.draining = True
     await asyncio.gather(*(server.stop() for server in servers))
     if batches is not None:
         batches.close()
     await asyncio.to_thread(batcher.close)
     await asyncio.sleep(FLUSH_SECONDS)
+
+
+def _settle(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)
