@@ -44,6 +44,8 @@ class Batcher:
         self.ended = ended
         self.rows = 0
         self.calls = 0
+        self.late = 0
+        """Batches that were left undone, since nobody waited for them any more."""
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Waiting] = deque()
         self._wake = threading.Semaphore(0)
@@ -107,6 +109,7 @@ class Batcher:
         now = time.perf_counter_ns()
         late = [one for one in taken if one[1] < now]
         alive = [one for one in taken if one[1] >= now]
+        self.late += len(late)
         answers = [BatchAnswer(b"", dict.fromkeys(range(len(one[0].counts)), TOO_LATE), 0) for one in late]
         return late + alive, answers + (self._answer([batch for batch, _, _ in alive]) if alive else [])
 

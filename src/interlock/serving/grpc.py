@@ -18,6 +18,7 @@ def grpc_server(door: ModelDoor, *, host: str = "", port: int = 0, path: Path | 
 
 
 async def _infer(door: ModelDoor, message: Any, metadata: Mapping[str, str], left: float) -> Answer:
+    """Work that the model gets to when the caller's deadline is over is left undone."""
     door.require(message.model_name, message.model_version)
-    response = await door.predict(oip_grpc.read(message))
+    response = await door.predict(oip_grpc.read(message), left)
     return Answer(oip_grpc.write(response, raw=bool(message.raw_input_contents)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from interlock.core.errors import InterlockError, NotFound, PredictionFailed, UnknownVersion
+from interlock.core.errors import DeadlineExceeded, InterlockError, NotFound, PredictionFailed, UnknownVersion
 from interlock.core.http import TEXT, Request, Response, error_response, json_response
 from interlock.model import oip, oip_binary
 from interlock.model.answers import Answer, derive
@@ -15,7 +16,10 @@ from interlock.model.columns import Columns, pack
 from interlock.model.paths import SERVED, unserved
 from interlock.model.scoring import parser
 from interlock.model.wire import BatchRequest
-from interlock.serving.batching import Batcher
+from interlock.serving.batching import TOO_LATE, Batcher
+
+LONGEST = 1e6
+"""Seconds for which anybody waits at most."""
 
 
 class ModelDoor:
@@ -97,21 +101,25 @@ class ModelDoor:
         self.require(name, version)
         return oip.metadata(self.model, [self.digest], self.batcher.predictor.signature)
 
-    async def predict(self, asked: oip.InferRequest) -> oip.InferResponse:
-        """Answer a request, whatever the codec.
+    async def predict(self, asked: oip.InferRequest, patience: float = math.inf) -> oip.InferResponse:
+        """Answer a request, whatever the codec; `patience`: seconds the client waits.
 
         Raises:
             InvalidRequest: it does not fit the signature.
             PredictionFailed: the model failed on it.
+            DeadlineExceeded: the client's patience ended before the model had time for it.
         """
         signature = self.batcher.predictor.signature
         rows, columns = oip.read_columns(signature, asked)
-        outputs = oip.tensors(signature, await self._answer(rows, columns), rows, asked.outputs)
+        outputs = oip.tensors(signature, await self._answer(rows, columns, patience), rows, asked.outputs)
         return oip.InferResponse(self.model, self.digest, outputs, asked.id, self._who())
 
-    async def _answer(self, rows: int, columns: Columns) -> Answer:
+    async def _answer(self, rows: int, columns: Columns, patience: float = math.inf) -> Answer:
         signature = self.batcher.predictor.signature
-        answer = await self.batcher.submit(BatchRequest([rows], pack(signature, columns)))
+        left = int(min(patience, LONGEST) * 1e6)
+        answer = await self.batcher.submit(BatchRequest([rows], pack(signature, columns), left))
+        if answer.failures.get(0) == TOO_LATE:
+            raise DeadlineExceeded("the model had no time for it before the deadline")
         if answer.failures:
             raise PredictionFailed(answer.failures[0])
         return derive(signature, np.frombuffer(answer.numbers).tolist(), self.threshold)
@@ -142,4 +150,6 @@ class ModelDoor:
             f"interlock_model_rows_total {self.batcher.rows}\n"
             "# TYPE interlock_model_calls_total counter\n"
             f"interlock_model_calls_total {self.batcher.calls}\n"
+            "# TYPE interlock_model_late_total counter\n"
+            f"interlock_model_late_total {self.batcher.late}\n"
         )
