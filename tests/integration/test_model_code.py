@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 import numpy as np
 import pytest
-from tests.house import FEATURES, SIGNATURE, House, body, checked, free_port, obey, rows, running
+from tests.house import FEATURES, SIGNATURE, House, body, free_port, obey, rows, running
+from tests.wire_lab import together
 
 from interlock.model import inference_pb2 as pb
-from interlock.model.columns import pack
 from interlock.model.manifest import Runtime
 from interlock.model.runtimes import predictor
-from interlock.model.wire import BatchAnswer, BatchRequest, decode_answer, frame, frames
+from interlock.registry.routes import replica_name
 
 INFER = "/v2/models/flight-delay/infer"
 RAISES = """
@@ -79,24 +77,6 @@ def at(distance: float) -> dict[str, Any]:
     return content
 
 
-def together(path: Path, distances: list[float]) -> BatchAnswer:
-    """The answer to requests of one row each that come as one batch, as a gateway sends them."""
-    raw = rows(len(distances))
-    raw[0] = np.array(distances)
-    batch = BatchRequest([1] * len(distances), pack(SIGNATURE, checked(SIGNATURE, raw)))
-    with socket.socket(socket.AF_UNIX) as one:
-        one.settimeout(20)
-        one.connect(str(path))
-        one.sendall(frame(1, batch))
-        buffer = bytearray()
-        while True:
-            data = one.recv(65536)
-            assert data, "the server hung up"
-            buffer += data
-            for _, payload in frames(buffer):
-                return decode_answer(payload)
-
-
 @pytest.mark.parametrize("kind", [0, 1], ids=["feature function", "predictor"])
 def test_whatever_a_model_raises_is_one_request_s_failure(house: House, kind: int) -> None:
     found, port = house.packages_made[kind], free_port()
@@ -107,7 +87,7 @@ def test_whatever_a_model_raises_is_one_request_s_failure(house: House, kind: in
             assert answer.status_code == 500
             assert said in answer.json()["error"]
         assert client.post(url + INFER, json=at(100.0)).status_code == 200
-        path = house.project.sockets / f"{found.removeprefix('sha256:')[:12]}-{kind}"
+        path = house.project.sockets / replica_name(found, kind)
         answered = together(path, [100.0, 666.0, 200.0, 667.0, 668.0, 300.0])
         assert sorted(answered.failures) == [1, 3, 4]
         numbers = np.frombuffer(answered.numbers)

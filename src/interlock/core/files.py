@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -49,6 +50,17 @@ def write_new(path: Path, data: bytes, mode: int = 0o644) -> None:
     finally:
         os.unlink(name)
     sync_directory(path.parent)
+
+
+def marks(*paths: Path) -> list[object]:
+    """What changes whenever one of these files is replaced or written, or a folder gains or loses a name."""
+    found: list[object] = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            one = path.stat()
+            names = sorted(os.listdir(path)) if stat.S_ISDIR(one.st_mode) else []  # two changes may share one time
+            found.append((str(path), one.st_mtime_ns, one.st_ino, one.st_size, names))
+    return found
 
 
 def sync_directory(path: Path) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from interlock.core.assignment import BUCKETS, share
 from interlock.core.clock import Clock, iso, parse_time
 from interlock.core.errors import InterlockError, NotFound, Refused, Tampered
-from interlock.core.files import write_atomic
+from interlock.core.files import marks, write_atomic
 from interlock.core.trust import SeenTrust, TrustKeeper, TrustRoot
 from interlock.gateway.arms import STANDBY, Endpoint, ServedArm, schema_of
 from interlock.gateway.metrics import ReplicaState, Snapshot
@@ -145,12 +145,11 @@ class Endpoints:
         served = [one for held in (self._newest, self.by_name) if name in held for one in held[name].all()]
         decisions = (self._approvals / package_hex(one.arm.package_digest) for one in served)
         watched = (self._routes.folder / name / "current", self._trust.path, *decisions)
-        stats = [path.stat() for path in watched if path.exists()]
         now = self._clock.now()
         ended = [one.ends is not None and one.ends <= now for one in served]
         over = (held[name].route.override for held in (self._newest, self.by_name) if name in held)
         ended += [one is not None and parse_time(one.until) <= now for one in over]
-        return ended, [(stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in stats]
+        return ended, marks(*watched)
 
     def _take(self, name: str) -> None:
         self._good = trust = self._trust.read()

@@ -52,29 +52,38 @@ def _run(options: argparse.Namespace) -> int:
     from interlock.core.clock import SystemClock
     from interlock.core.errors import InterlockError
     from interlock.core.lifeline import tie_to_parent
-    from interlock.core.trust import read_trust
+    from interlock.core.trust import TrustKeeper
     from interlock.model.package import verify
     from interlock.serving.door import admit
     from interlock.serving.server import serve
+    from interlock.serving.standing import Standing, Watched
 
     tie_to_parent(grace=5.0)
     if options.scope == "shadow":
         os.nice(SHADOW_NICE)
     try:
         if options.offline:
-            package, approved = verify(options.package), "offline"
+            package, standing = verify(options.package), Standing()
         else:
-            trust = read_trust(options.trust, options.root)
+            keeper, clock = TrustKeeper(options.trust, options.root), SystemClock()
             package, approval = admit(
-                options.package, options.approval, trust, options.scope, SystemClock(), options.routes
+                options.package, options.approval, keeper.read(), options.scope, clock, options.routes
             )
-            approved = "self-approved" if approval.predicate.self_approved else "approved"
+            standing = Watched(
+                package,
+                "self-approved" if approval.predicate.self_approved else "approved",
+                approval=options.approval,
+                keeper=keeper,
+                scope=options.scope,
+                clock=clock,
+                routed=options.routes is not None,
+            )
         if options.socket is not None:  # what a dead server left behind
             options.socket.unlink(missing_ok=True)
             options.socket.with_name(options.socket.name + ".http").unlink(missing_ok=True)
         where = {"host": options.host, "port": options.port, "grpc_port": options.grpc_port, "path": options.socket}
         where["grpc"] = options.grpc
-        uvloop.run(serve(package, approved, **where))
+        uvloop.run(serve(package, standing, **where))
     except InterlockError as error:
         line = {"code": error.code, "message": error.message, "next": error.next}
         sys.stderr.write(msgspec.json.encode(line).decode() + "\n")

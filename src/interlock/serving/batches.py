@@ -12,11 +12,13 @@ import msgspec
 from interlock.core.prompt import Prompt
 from interlock.model.wire import BatchAnswer, decode_request, frame, frames
 from interlock.serving.batching import Batcher
+from interlock.serving.standing import Standing
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, batcher: Batcher) -> None:
+    def __init__(self, batcher: Batcher, standing: Standing) -> None:
         self.batcher = batcher
+        self.standing = standing
         self.buffer = bytearray()
         self.transport: asyncio.Transport | None = None
 
@@ -30,17 +32,25 @@ class _Connection(asyncio.Protocol):
         self.buffer += data
         try:
             for number, payload in frames(self.buffer):
-                future = self.batcher.submit(decode_request(payload))
+                batch = decode_request(payload)
+                if why := self.standing.refused_to_gateways():
+                    self._write(number, BatchAnswer(b"", dict.fromkeys(range(len(batch.counts)), why), 0))
+                    continue
+                future = self.batcher.submit(batch)
                 future.then(partial(self._reply, number, future))
         except (ValueError, msgspec.DecodeError):
             if self.transport is not None:  # no gateway of this format: there is nothing to answer it in
                 self.transport.abort()
 
     def _reply(self, number: int, done: Prompt[BatchAnswer]) -> None:
+        self._write(number, done.result())
+
+    def _write(self, number: int, answer: BatchAnswer) -> None:
         if self.transport is not None:
-            self.transport.write(frame(number, done.result()))
+            self.transport.write(frame(number, answer))
 
 
-async def listen(path: Path, batcher: Batcher) -> asyncio.Server:
+async def listen(path: Path, batcher: Batcher, standing: Standing) -> asyncio.Server:
     """Serve batches at `path`; a stale socket must be gone."""
-    return await asyncio.get_running_loop().create_unix_server(lambda: _Connection(batcher), str(path), backlog=128)
+    loop = asyncio.get_running_loop()
+    return await loop.create_unix_server(lambda: _Connection(batcher, standing), str(path), backlog=128)

@@ -31,13 +31,7 @@ def admit(
         Tampered, NotApproved, FourEyes: the package may not be served.
     """
     package = verify(directory)
-    if approval is None or not approval.exists():
-        raise NotApproved(
-            f"package {package.digest} comes without an approval",
-            next="a reviewer signs it: interlock approve MODEL:V --as NAME --reason R",
-        )
-    files = sorted(approval.glob("*.dsse.json")) if approval.is_dir() else [approval]
-    decisions = [open_approval(file.read_bytes(), trust, f"approval {file.name}") for file in files]
+    decisions = read_approvals(package.digest, approval, trust)
     author, now = package.manifest.author.name, clock.now()
     try:
         return package, require_approval(decisions, package.digest, author, scope, trust, now)
@@ -48,6 +42,22 @@ def admit(
             if route.most(package.digest) is not None and route.parameters.on_expiry == "freeze":
                 return package, admitted(store, route, package.digest, decisions, author, scope, trust, now)[0]
         raise
+
+
+def read_approvals(package_digest: str, approval: Path | None, trust: TrustRoot) -> list[Approval]:
+    """The verified decisions in a file, or in a folder of them.
+
+    Raises:
+        NotApproved: there is none, or its signer may not sign approvals.
+        Tampered: altered bytes.
+    """
+    if approval is None or not approval.exists():
+        raise NotApproved(
+            f"package {package_digest} comes without an approval",
+            next="a reviewer signs it: interlock approve MODEL:V --as NAME --reason R",
+        )
+    files = sorted(approval.glob("*.dsse.json")) if approval.is_dir() else [approval]
+    return [open_approval(file.read_bytes(), trust, f"approval {file.name}") for file in files]
 
 
 def load(package: Package) -> Predictor:

@@ -17,6 +17,7 @@ from interlock.model.paths import SERVED, unserved
 from interlock.model.scoring import parser
 from interlock.model.wire import BatchRequest
 from interlock.serving.batching import TOO_LATE, Batcher
+from interlock.serving.standing import Standing
 
 LONGEST = 1e6
 """Seconds for which anybody waits at most."""
@@ -25,10 +26,9 @@ LONGEST = 1e6
 class ModelDoor:
     """Open Inference Protocol v2 for the one model of this process."""
 
-    def __init__(self, batcher: Batcher, approved: str) -> None:
+    def __init__(self, batcher: Batcher, standing: Standing) -> None:
         self.batcher = batcher
-        self.approved = approved
-        """`approved`, `self-approved` or `offline`: said in every answer."""
+        self.standing = standing
         self.draining = False
         manifest = batcher.predictor.manifest
         self.model = manifest.model
@@ -89,12 +89,12 @@ class ModelDoor:
 
     def unready(self) -> str:
         """Why this server is not ready; empty = it is."""
-        return "draining" if self.draining else ""
+        return "draining" if self.draining else self.standing.refused
 
     def ready(self, name: str, version: str) -> bool:
         """Whether the model can answer; see `require`."""
         self.require(name, version)
-        return not self.draining
+        return not self.unready()
 
     def describe(self, name: str, version: str, headers: Mapping[str, str]) -> dict[str, Any]:
         """The model's metadata; see `require`."""
@@ -108,6 +108,7 @@ class ModelDoor:
             InvalidRequest: it does not fit the signature.
             PredictionFailed: the model failed on it.
             DeadlineExceeded: the client's patience ended before the model had time for it.
+            NotApproved: the package may not be served any more.
         """
         signature = self.batcher.predictor.signature
         rows, columns = oip.read_columns(signature, asked)
@@ -115,6 +116,7 @@ class ModelDoor:
         return oip.InferResponse(self.model, self.digest, outputs, asked.id, self._who())
 
     async def _answer(self, rows: int, columns: Columns, patience: float = math.inf) -> Answer:
+        self.standing.require()
         signature = self.batcher.predictor.signature
         left = int(min(patience, LONGEST) * 1e6)
         answer = await self.batcher.submit(BatchRequest([rows], pack(signature, columns), left))
@@ -142,7 +144,7 @@ class ModelDoor:
         return json_response(state, 200 if ready else 503)
 
     def _who(self) -> dict[str, oip.Scalar]:
-        return {"package_digest": self.digest, "approval": self.approved}
+        return {"package_digest": self.digest, "approval": self.standing.approved}
 
     def _metrics(self) -> str:
         return (

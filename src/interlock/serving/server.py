@@ -15,6 +15,7 @@ from interlock.serving.batches import listen
 from interlock.serving.batching import Batcher
 from interlock.serving.door import load
 from interlock.serving.rest import ModelDoor
+from interlock.serving.standing import Standing
 
 if TYPE_CHECKING:
     from interlock.core.grpc import GrpcServer
@@ -25,7 +26,7 @@ FLUSH_SECONDS = 0.05
 
 async def serve(
     package: Package,
-    approved: str,
+    standing: Standing,
     *,
     host: str,
     port: int | None,
@@ -45,7 +46,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
     batcher = Batcher(load(package), ended)
-    door = ModelDoor(batcher, approved)
+    door = ModelDoor(batcher, standing)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _settle, ended)
     servers: list[HttpServer | GrpcServer] = []
@@ -55,7 +56,7 @@ async def serve(
         servers.append(HttpServer(door.handle, path=path.with_name(path.name + ".http")))
     for server in servers:
         await server.start()
-    batches = await listen(path, batcher) if path is not None else None
+    batches = await listen(path, batcher, standing) if path is not None else None
     if grpc_port is not None or grpc:  # imported here: without it a server starts faster, and stays 20 MB smaller
         from interlock.serving.grpc import grpc_server
 
@@ -65,10 +66,12 @@ async def serve(
         for one in rpc:
             await one.start()
         servers += rpc
+    watching = loop.create_task(standing.watch())
     spare_the_collector()
     sys.stdout.write(f"ready: {package.manifest.model} {package.digest}\n")
     sys.stdout.flush()
     await ended
+    watching.cancel()
     door.draining = True
     await asyncio.gather(*(server.stop() for server in servers))
     if batches is not None:
