@@ -279,7 +279,11 @@ class Replica(asyncio.Protocol):
         """
         asked = self.signature.width * sent.rows
         numbers, rest = divmod(len(answer.numbers), 8)
-        if rest or numbers not in (0, asked) or not (numbers or answer.failures.keys() >= set(range(len(sent.requests)))):
+        if (
+            rest
+            or numbers not in (0, asked)
+            or not (numbers or answer.failures.keys() >= set(range(len(sent.requests))))
+        ):
             raise ValueError(f"{numbers} numbers for a batch of {asked}")
 
     def _deliver(self, sent: Sent, answer: BatchAnswer) -> None:

@@ -109,7 +109,7 @@ class Batcher:
         now = time.perf_counter_ns()
         late = [one for one in taken if one[1] < now]
         alive = [one for one in taken if one[1] >= now]
-        self.late += len(late)
+        self.late += sum(bool(batch.counts) for batch, _, _ in late)
         answers = [BatchAnswer(b"", dict.fromkeys(range(len(one[0].counts)), TOO_LATE), 0) for one in late]
         return late + alive, answers + (self._answer([batch for batch, _, _ in alive]) if alive else [])
 
