@@ -1,12 +1,16 @@
-"""Heads of requests that have been parsed before: a client sends the same bytes with every request, or nearly.
+"""Heads of requests: what they say, and those that were parsed before. A client sends the same one nearly every time.
 
 What is the same to the last byte says the same, so it is looked up; that is ten times cheaper than to parse it.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import NamedTuple
+from urllib.parse import unquote
+
+import httptools
 
 from interlock.core.http import Request
 
@@ -53,3 +57,20 @@ class Heads:
         if len(self._known) >= HEADS:
             self._known.clear()
         self._known[data[:end]] = Head(request.method, request.path, headers, length)
+
+
+def text_of(value: bytes) -> str:
+    """A header's value: UTF-8, as clients send it today, or Latin-1, as the standard once had it."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def path_of(target: bytes) -> str:
+    """The decoded path of a request's target, without its query."""
+    if not target.startswith(b"/"):
+        with contextlib.suppress(httptools.HttpParserInvalidURLError):
+            target = httptools.parse_url(target).path or target
+    path = target.partition(b"?")[0]
+    return unquote(path.decode("latin-1"), "utf-8", "replace") if b"%" in path else path.decode("latin-1")

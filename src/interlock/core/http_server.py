@@ -8,7 +8,6 @@ numbered must be logged. Source: RFC 9110 and RFC 9112.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections import deque
@@ -16,13 +15,12 @@ from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
 from typing import cast
-from urllib.parse import unquote
 
 import httptools
 
 from interlock.core.errors import Misconfigured
 from interlock.core.http import BODY_LIMIT, Handler, Request, Response, json_response
-from interlock.core.http_heads import Heads
+from interlock.core.http_heads import Heads, path_of, text_of
 from interlock.core.prompt import go
 
 BACKLOG = 1024
@@ -292,7 +290,7 @@ class Connection(asyncio.Protocol):
         if self._count > HEADER_COUNT or self._headers_whole:
             return
         key = name.decode("latin-1").lower()
-        text = _text(value)
+        text = text_of(value)
         if key in self._headers:
             text = f"{self._headers[key]}, {text}"
         self._headers[key] = text
@@ -335,7 +333,7 @@ class Connection(asyncio.Protocol):
         self._given = True
         parser = self._parser
         body = b"" if too_large else self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        request = Request(parser.get_method().decode(), _path(self._url), self._headers, body, too_large)
+        request = Request(parser.get_method().decode(), path_of(self._url), self._headers, body, too_large)
         self._last = too_large or parser.should_upgrade() or not parser.should_keep_alive()
         if too_large:
             self._body = []
@@ -438,20 +436,3 @@ class Connection(asyncio.Protocol):
                 self._refuse(408, "the request did not come in time")
             elif late > IDLE_SECONDS:
                 self.close()
-
-
-def _text(value: bytes) -> str:
-    """A header's value: UTF-8, as clients send it today, or Latin-1, as the standard once had it."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
-
-
-def _path(target: bytes) -> str:
-    """The decoded path of a request's target, without its query."""
-    if not target.startswith(b"/"):
-        with contextlib.suppress(httptools.HttpParserInvalidURLError):
-            target = httptools.parse_url(target).path or target
-    path = target.partition(b"?")[0]
-    return unquote(path.decode("latin-1"), "utf-8", "replace") if b"%" in path else path.decode("latin-1")
