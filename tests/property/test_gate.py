@@ -184,7 +184,7 @@ def test_the_gateway_serves_what_the_rules_admit(
 def always_live() -> Any:
     """Every replica answers: only the gate decides."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(Replica, "live", True)
+    patch.setattr(Replica, "live", property(lambda _: True, lambda *_: None), raising=False)
     yield
     patch.undo()
 
