@@ -17,11 +17,13 @@ from interlock.gateway.arms import Endpoint
 from interlock.gateway.metrics import Metrics
 from interlock.gateway.plane import Plane
 from interlock.gateway.questions import OipQuestion
-from interlock.gateway.trail import Reply
+from interlock.gateway.trail import INTERNAL, Reply, Trail, keep
 from interlock.gateway.upstream import LostReplica
 from interlock.model import oip
+from interlock.model.answers import Answer
 from interlock.model.signature import Input, Signature
-from interlock.predlog.journal import Journal
+from interlock.predlog.journal import Journal, SegmentReader, segments
+from interlock.predlog.record import Prediction, Record
 
 SIGNATURE = Signature("regression", (Input("x", "float"),))
 
@@ -82,3 +84,21 @@ async def test_nobody_is_asked_again_past_the_deadline(journal: Journal) -> None
     asked = planned(journal, endpoint(served("champion", SIGNATURE, *replicas), retry=5, timeout_second=0.1))
     assert isinstance((await ask(asked)).error, LostReplica)
     assert ([one.asked for one in replicas], asked.metrics.retries) == ([1, 0], 0)
+
+
+async def test_a_reply_that_cannot_be_logged_is_an_error_in_the_log_and_to_the_client(journal: Journal) -> None:
+    asked = endpoint(served("a", SIGNATURE))
+    reply = Reply("0198c5b8-0000-7000-8000-000000000001", "e", "answered", answer=Answer({"value": [2**64]}))
+    said = keep(journal, asked, reply, Trail("r", 1, 1, "u"), 7, 5)
+    await journal.written()
+    (record,) = [one for one in _records(journal) if isinstance(one, Prediction)]
+    assert (said.outcome, said.error and said.error.message) == ("error", INTERNAL)
+    assert (record.prediction_id, record.seq, record.outcome, record.outputs) == (reply.prediction_id, 7, "error", [])
+
+
+def _records(journal: Journal) -> list[Record]:
+    reader = SegmentReader(segments(journal.folder.parent)[0])
+    try:
+        return [record for record, _ in reader.records()]
+    finally:
+        reader.close()

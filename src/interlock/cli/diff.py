@@ -26,13 +26,14 @@ from interlock.evaluation.logged import Span
 from interlock.evaluation.sides import OBEYED, Setup
 from interlock.evaluation.subjects import endpoint_of, registered
 from interlock.model.conditions import Conditions
+from interlock.model.fixed import check_fixed
 from interlock.model.signature import Signature
 from interlock.registry import evidence
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import RouteDocument, Rule
 from interlock.registry.versions import Versions
 from interlock.release import audit
-from interlock.release.parameters import changed_parameters, check_fixed, check_parameters
+from interlock.release.parameters import changed_parameters, check_parameters
 from interlock.release.rules import make_rule, removed
 from interlock.release.users import trust_of
 from interlock.store.database import Database

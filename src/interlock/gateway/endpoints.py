@@ -24,7 +24,7 @@ from interlock.core.files import marks, write_atomic
 from interlock.core.trust import SeenTrust, TrustKeeper, TrustRoot
 from interlock.gateway.arms import STANDBY, Endpoint, ServedArm, schema_of
 from interlock.gateway.metrics import ReplicaState, Snapshot
-from interlock.gateway.parameters import effective, pins
+from interlock.gateway.parameters import check_pinned, effective, pins
 from interlock.gateway.rules import compile_rules
 from interlock.gateway.upstream import Replica, eject_ailing
 from interlock.model.package import read_manifest
@@ -200,6 +200,8 @@ class Endpoints:
         arms = {arm.name: self._arm(route, arm, "serve", trust, strict=strict) for arm in route.arms}
         if route.standby is not None:
             arms[STANDBY] = self._arm(route, _as_arm(route.standby, STANDBY), "serve", trust, strict=False)
+        if "FALLBACK" in pinned:
+            check_pinned(route.parameters, pinned["FALLBACK"][0], [one.signature for one in arms.values()])
         alone = replace(route, rules=())  # a shadow is asked what the live arm is asked, whatever it knows
         shadows = (self._arm(alone, _as_arm(one, one.name), "shadow", trust, strict=strict) for one in route.shadows)
         return Endpoint(asked, digest, arms, tuple(shadows), pinned)

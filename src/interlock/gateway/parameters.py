@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from interlock.core.errors import Misconfigured
+from interlock.core.errors import Misconfigured, Usage
 from interlock.core.project import snake
 from interlock.core.settings import parse_value
+from interlock.model.fixed import check_fixed
+from interlock.model.signature import Signature
 from interlock.registry.routes import Parameters
 
 NAMES: tuple[str, ...] = tuple(field.encode_name for field in msgspec.structs.fields(Parameters))
@@ -43,6 +45,23 @@ def effective(route: Parameters, pinned: Mapping[str, tuple[str, str]]) -> Param
     except msgspec.ValidationError as error:
         variables = ", ".join(variable for variable, _ in pinned.values())
         raise Misconfigured(f"the environment of this gateway ({variables}): {error}") from error
+
+
+def check_pinned(parameters: Parameters, variable: str, signatures: Iterable[Signature]) -> None:
+    """Hold a FALLBACK that the environment pins against the arms' models; one in the route's document was, before it was signed.
+
+    Raises:
+        Misconfigured: it is no answer that they could give.
+    """
+    fixed = parameters.fallback
+    if not isinstance(fixed, dict):
+        return
+    for signature in signatures:
+        label: dict[str, Any] = {"label": signature.classes[0]} if signature.task == "binary" else {}
+        try:
+            check_fixed("FALLBACK", label | fixed, signature)
+        except Usage as error:
+            raise Misconfigured(f"the environment of this gateway ({variable}): {error.message}") from error
 
 
 def _value(name: str, text: str) -> Any:

@@ -223,23 +223,12 @@ def _settle(endpoint: Endpoint, reply: Reply, error: InterlockError) -> None:
         reply.outcome, reply.error = "refused", error
         return
     outcome: Outcome = next((one for kind, one in REASONS.items() if isinstance(error, kind)), "error")
-    reply.answer = _fallback(endpoint, reply)
-    if reply.answer is not None:
+    fixed = endpoint.parameters.fallback
+    if isinstance(fixed, dict) and reply.arm is not None and reply.rows:
         reply.outcome, reply.reason = "fallback", "rule" if isinstance(error, ByRule) else outcome
+        reply.answer = _fixed(reply.arm.signature, fixed, reply.rows, endpoint.parameters.threshold)
         return
     reply.outcome, reply.error = outcome, error
-
-
-def _fallback(endpoint: Endpoint, reply: Reply) -> Answer | None:
-    """The fixed fallback, where there is one and rows that it is for."""
-    fixed = endpoint.parameters.fallback
-    if not isinstance(fixed, dict) or reply.arm is None or not reply.rows:
-        return None
-    try:
-        return _fixed(reply.arm.signature, fixed, reply.rows, endpoint.parameters.threshold)
-    except (LookupError, TypeError, ValueError):  # the environment pins it, and nobody has held it against the model
-        log.error("FALLBACK of endpoint %s is no answer of its model", endpoint.route.endpoint)
-        return None
 
 
 def _fixed(signature: Signature, fixed: dict[str, Any], rows: int, threshold: float) -> Answer:

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from interlock.core.errors import Conflict, NotFound, Usage
+from interlock.model.fixed import check_fixed
 from interlock.model.package import read_manifest, verify
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import RULES, RouteDocument, Rule
-from interlock.release.parameters import check_fixed
 
 SECONDS = 0.001
 """For so long a rule may look at one row."""
