@@ -21,11 +21,20 @@ import msgspec
 
 from interlock.core.errors import InterlockError, Misconfigured
 from interlock.core.http import BODY_LIMIT, code_of
+from interlock.core.http_server import REQUEST_SECONDS
 
 DETAIL_LIMIT = 500
 """Characters of an error's message: it travels in a header, and clients refuse headers over 8 KiB."""
 CONNECTION_SECONDS = 4.0
 """Age at which a client is asked to connect anew: so long a drain lasts at most before everybody has gone elsewhere."""
+CALL_SECONDS = 610.0
+"""For which calls go on behind that age, then they are cut off: longer than any TIMEOUT_SECOND."""
+PING_SECONDS = 10.0
+"""After which a silent client is asked for a sign of life, and in which one must come."""
+CLIENT_PING_SECONDS = 5.0
+"""A client that asks us more often than this is cut off at the third time."""
+CALLS = 256
+"""At once on one connection; the client's library holds others back."""
 QUIET_SECONDS = 0.1
 log = logging.getLogger("interlock.grpc")
 
@@ -59,7 +68,16 @@ class GrpcServer:
             "grpc.so_reuseport": 1,
             "grpc.max_receive_message_length": BODY_LIMIT,
             "grpc.max_send_message_length": -1,
+            "grpc.max_concurrent_streams": CALLS,
             "grpc.max_connection_age_ms": int(CONNECTION_SECONDS * 1000),
+            "grpc.max_connection_age_grace_ms": int(CALL_SECONDS * 1000),
+            "grpc.server_handshake_timeout_ms": int(REQUEST_SECONDS * 1000),
+            "grpc.keepalive_time_ms": int(PING_SECONDS * 1000),
+            "grpc.keepalive_timeout_ms": int(PING_SECONDS * 1000),
+            "grpc.keepalive_permit_without_calls": 1,
+            "grpc.http2.max_pings_without_data": 0,  # else a long call is asked about twice and then no more
+            "grpc.http2.ping_timeout_ms": int(PING_SECONDS * 1000),  # of pings that are grpc's own
+            "grpc.http2.min_ping_interval_without_data_ms": int(CLIENT_PING_SECONDS * 1000),
         }
         self._server = grpc.aio.server(options=list(options.items()))
         handlers = {
