@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import msgspec
+from sqlalchemy.exc import SQLAlchemyError
 
 from interlock.core import signing
 from interlock.core.clock import Clock, SystemClock, iso
-from interlock.core.errors import Conflict, NotApproved, Refused, Usage
+from interlock.core.errors import Conflict, InterlockError, NotApproved, Refused, Usage
 from interlock.core.ids import uuid7_text
 from interlock.core.project import Project
 from interlock.core.settings import EndpointSettings, Name
@@ -49,6 +50,12 @@ from interlock.store.database import Database
 
 Change = Callable[[RouteDocument], RouteDocument]
 replace = msgspec.structs.replace
+
+
+class Untold(Conflict):
+    """A change is in force, and the audit trail could not be told: the control database is away. It waits for `audit mend`."""
+
+    code = "untold"
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -264,9 +271,19 @@ class Rollout:
         except Refused as error:
             audit.refused(self.database, self.actor, action, endpoint, error.code, error.message)
             raise
-        audit.append(self.database, self.actor, action, endpoint, *arms.difference(before, after), after.reason)
+        self._tell(action, before, after)
         told = mlflow.tell_champion(self.database, self._packages, self.actor, before, after)
         return Outcome(before, after, told)
+
+    def _tell(self, action: str, before: RouteDocument, after: RouteDocument) -> None:
+        try:
+            said = arms.difference(before, after)
+            audit.append(self.database, self.actor, action, after.endpoint, *said, after.reason)
+        except (InterlockError, SQLAlchemyError) as error:
+            raise Untold(
+                f"revision {after.revision} of {after.endpoint} is signed and in force, but not in the audit trail: {error}",
+                next="the gateways obey; once the database is back: interlock audit mend --reason WHY",
+            ) from error
 
     def _operator(self) -> signing.PrivateKey:
         require_role(self.trust, self.actor, "release")
