@@ -19,7 +19,7 @@ from interlock.gateway.rest import SERVED
 from interlock.model.columns import to_lists
 from interlock.model.signature import ROWS
 from interlock.predlog.record import Feedbacks, Prediction
-from interlock.registry.routes import Parameters
+from interlock.registry.routes import Parameters, Rule
 
 INFER = "/v2/models/flight-delay/infer"
 
@@ -412,3 +412,21 @@ def test_bodies_of_refused_requests_are_let_go(tmp_path: Path) -> None:
                 assert house.client.post(house.url + INFER, content=content).status_code == 400
         assert resident() - before < 100, f"{before} MiB before, {resident()} MiB after 320 MiB of refused bodies"
     house.close()
+
+
+def test_a_request_that_the_rules_cannot_decide_in_time_is_not_answered_by_the_model(served: House) -> None:
+    slow = Rule("slow", 'input.carrier.matches("(a|b|c)*[A-Z]{20,40}x")', "refuse", "no such carrier")
+    arms = {"champion": (served.packages_made[0], 10_000)}
+    obey(served, served.route(arms, rules=(slow,)).revision)
+    assert post(served, body(3)).status_code == 200
+    answer = post(served, body(20_000))
+    assert (answer.status_code, answer.headers["x-interlock-outcome"]) == (504, "timeout")
+    assert "of 20000 rows: send fewer rows" in answer.json()["error"]
+    kept = last_prediction(served)
+    assert (kept.outcome, kept.reason, kept.outputs) == ("timeout", answer.json()["error"], [])
+    fallback = Parameters(fallback={"score": 0.4, "label": False})
+    obey(served, served.route(arms, rules=(slow,), parameters=fallback).revision)
+    answer = post(served, body(20_000))
+    assert (answer.status_code, answer.json()["outputs"][0]["data"]) == (200, [0.4] * 20_000)
+    kept = last_prediction(served)
+    assert (kept.outcome, kept.reason, kept.rows) == ("fallback", "timeout", 20_000)
