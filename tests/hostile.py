@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tests.house import House
 
+from interlock.core.clock import FIRST_US, LAST_US
 from interlock.core.hashing import digest
 from interlock.model import features, oip, oip_binary, oip_grpc
-from interlock.model.columns import FIRST, LAST
 from interlock.model.frames import to_frame
 from interlock.model.manifest import Runtime
 from interlock.model.signature import Input, Signature
@@ -85,7 +85,7 @@ def lists_of(signature: Signature, rng: random.Random, rows: int, largest: float
         "bool": lambda: rng.random() < 0.5,
         "string": lambda: rng.choice(["", "x", 'a "quoted", text', "ü\n\r", "\x00", "🙂", "[{" * 40]),
         "category": lambda: rng.choice(["a", "b", "ß"]),
-        "timestamp": lambda: rng.choice([rng.randint(0, 2 * 10**15), FIRST, LAST]),
+        "timestamp": lambda: rng.choice([rng.randint(0, 2 * 10**15), FIRST_US, LAST_US]),
     }
     return [
         [None if spec.nullable and rng.random() < 0.2 else values[spec.type]() for _ in range(rows)]

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from interlock.core.clock import FIRST_US, LAST_US
 from interlock.core.errors import InvalidRequest
 from interlock.model import oip
-from interlock.model.columns import EXACT, FIRST, LAST, MANY, NAT, check, pack, pack_arrays, to_lists, unpack
+from interlock.model.columns import EXACT, MANY, NAT, check, pack, pack_arrays, to_lists, unpack
 from interlock.model.signature import Input, Signature
 
-TIMES = st.sampled_from([FIRST, LAST]) | st.integers(FIRST, LAST) | st.integers(-(10**15), 4 * 10**15)
+TIMES = st.sampled_from([FIRST_US, LAST_US]) | st.integers(FIRST_US, LAST_US) | st.integers(-(10**15), 4 * 10**15)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "float": st.floats(allow_nan=False, allow_infinity=False),
     "int": st.integers(-(2**63) + 1, 2**63 - 1),
@@ -100,8 +101,8 @@ def test_open_inference_requests_carry_the_same_values(table: Table) -> None:
         (Input("a", "category", unseen="refuse", categories=("x",)), "y"),
         (Input("a", "timestamp"), "2026-01-01T00:00:00"),
         (Input("a", "timestamp"), "soon"),
-        (Input("a", "timestamp"), FIRST - 1),
-        (Input("a", "timestamp"), LAST + 1),
+        (Input("a", "timestamp"), FIRST_US - 1),
+        (Input("a", "timestamp"), LAST_US + 1),
         (Input("a", "timestamp"), 2**63 - 1),
         (Input("a", "timestamp"), "0001-01-01T00:00:00+01:00"),
         (Input("a", "timestamp"), "9999-12-31T23:59:59-01:00"),
@@ -131,8 +132,8 @@ def test_many_values_are_checked_like_each_alone(data: st.DataObject) -> None:
         "x",
         "7",
         [],
-        LAST,
-        LAST + 1,
+        LAST_US,
+        LAST_US + 1,
     ]
     values = data.draw(st.lists(st.just(GOOD[spec.type]) | VALUES[spec.type], min_size=MANY + 1, max_size=2 * MANY))
     values += data.draw(st.lists(st.sampled_from([*odd, *values]), max_size=3))

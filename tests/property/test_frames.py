@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.property.test_columns import Table, arrays_of, tables
 
+from interlock.core.clock import FIRST_US, LAST_US
 from interlock.core.errors import InvalidData
-from interlock.model.columns import EXACT, FIRST, LAST, NAT, check, pack, split, to_lists
+from interlock.model.columns import EXACT, NAT, check, pack, split, to_lists
 from interlock.model.frames import from_frame, to_frame
 from interlock.model.signature import Input
 from interlock.predlog.record import Field, Prediction, Schema
@@ -54,8 +55,8 @@ def test_a_feature_function_may_write_into_its_frame(table: Table) -> None:
         (Input("a", "bool"), [2], "true and false"),
         (Input("a", "string"), [b"x"], "bytes"),
         (Input("a", "timestamp"), pd.to_datetime(["2026-01-01"]), "zone"),
-        (Input("a", "timestamp"), pd.DatetimeIndex([np.datetime64(LAST + 1, "us")], tz="UTC"), "years 1 to 9999"),
-        (Input("a", "timestamp"), pd.DatetimeIndex([np.datetime64(FIRST - 1, "us")], tz="UTC"), "years 1 to 9999"),
+        (Input("a", "timestamp"), pd.DatetimeIndex([np.datetime64(LAST_US + 1, "us")], tz="UTC"), "years 1 to 9999"),
+        (Input("a", "timestamp"), pd.DatetimeIndex([np.datetime64(FIRST_US - 1, "us")], tz="UTC"), "years 1 to 9999"),
         (Input("b", "float"), [1.0], "no column b"),
     ],
 )
@@ -66,9 +67,9 @@ def test_an_extract_that_does_not_fit_is_refused_by_name(spec: Input, values: An
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata", "Pacific/Kiritimati", "Etc/GMT+12"])
 def test_the_first_and_the_last_time_have_a_local_one_everywhere(zone: str) -> None:
-    frame = to_frame((Input("t", "timestamp", zone=zone),), [np.array([FIRST, LAST])])
+    frame = to_frame((Input("t", "timestamp", zone=zone),), [np.array([FIRST_US, LAST_US])])
     assert frame["t"].dt.minute.between(0, 59).all()
-    assert [int(instant.asm8.view("i8")) for instant in frame["t"]] == [FIRST, LAST]
+    assert [int(instant.asm8.view("i8")) for instant in frame["t"]] == [FIRST_US, LAST_US]
 
 
 def test_missing_times_are_not_a_time_in_a_frame() -> None:

@@ -56,7 +56,10 @@ def test_values_of_a_unit(said: dict[str, Any], expected: list[Any]) -> None:
         ({"prediction_id": ID, "name": "minutes", "value": "HUGE"}, "item 0: minutes: the number is beyond FP64"),
         ({"prediction_id": ID, "label": 1, "at": "0001-01-01T00:00:00+01:00"}, "item 0: at: "),
         ({"prediction_id": ID, "label": 1, "at": "9999-12-31T23:59:59-01:00"}, "item 0: at: "),
-        ({"prediction_id": ID, "label": 1, "at": 2**61}, "item 0: at: expected a time of the years 1 to 9999"),
+        (
+            {"prediction_id": ID, "label": 1, "at": 2**61},
+            "item 0: at: expected microseconds within the years 1 to 9999",
+        ),
         ({"unit_id": "N1", "label": 1, "at": "0001-01-01T00:00:00+01:00"}, "item 0: at: "),
         ({"label": 1}, "expected either prediction_id, or unit_id and at"),
         ({"prediction_id": ID, "unit_id": "N1", "at": AT, "label": 1}, "expected either"),

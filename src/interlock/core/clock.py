@@ -45,6 +45,10 @@ def to_us(at: datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
+FIRST_US, LAST_US = (to_us(end.replace(tzinfo=UTC)) for end in (datetime.min, datetime.max))
+"""The years 1 to 9999: beyond them no time has a text, and some zones have no local time."""
+
+
 def from_us(us: int) -> datetime:
     """The aware UTC time of microseconds since the epoch."""
     return datetime.fromtimestamp(us // 1_000_000, UTC).replace(microsecond=us % 1_000_000)

@@ -10,7 +10,7 @@ from interlock.core.clock import now_us
 from interlock.core.errors import InvalidRequest
 from interlock.gateway.questions import time_of, unit_of
 from interlock.model import oip
-from interlock.predlog.record import FIRST_US, LAST_US, Feedback, Feedbacks
+from interlock.predlog.record import Feedback, Feedbacks
 
 Value = str | int | float | bool
 
@@ -54,8 +54,6 @@ def _records(endpoint: str, item: _Item, received: int) -> list[Feedback]:
     if not 0 <= item.row < 2**31:
         raise InvalidRequest(f"row: expected 0 or more, got {item.row}")
     at = time_of(item.at, "at")
-    if not FIRST_US <= at <= LAST_US:
-        raise InvalidRequest(f"at: expected a time of the years 1 to 9999, got {at}")
     return [
         Feedback(
             endpoint=endpoint,

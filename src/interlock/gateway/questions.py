@@ -6,7 +6,7 @@ import re
 import secrets
 from typing import Any, Protocol
 
-from interlock.core.clock import now_us, parse_time, to_us
+from interlock.core.clock import FIRST_US, LAST_US, now_us, parse_time, to_us
 from interlock.core.errors import InvalidRequest
 from interlock.model import oip
 from interlock.model.columns import Columns
@@ -91,8 +91,10 @@ def time_of(given: Any, name: str = "event_time") -> int:
     """
     if given is None or given == "":
         return now_us()
-    if isinstance(given, int) and not isinstance(given, bool) and abs(given) < 2**62:
-        return given
+    if isinstance(given, int) and not isinstance(given, bool):
+        if FIRST_US <= given <= LAST_US:
+            return given
+        raise InvalidRequest(f"{name}: expected microseconds within the years 1 to 9999")
     if isinstance(given, str):
         try:
             return to_us(parse_time(given))

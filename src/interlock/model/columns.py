@@ -10,22 +10,20 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from interlock.core.clock import to_us
+from interlock.core.clock import FIRST_US, LAST_US, to_us
 from interlock.core.errors import InvalidRequest, TooLarge
 from interlock.model.signature import Input, Signature
 
 NAT = -(2**63)
 EXACT = 2**53
 """Whole numbers up to here survive a float64, in which nullable ints travel."""
-FIRST, LAST = to_us(datetime.min.replace(tzinfo=UTC)), to_us(datetime.max.replace(tzinfo=UTC))
-"""A `timestamp` lies in the years 1 to 9999: beyond them there are zones without a local time."""
 FINITE = {float, int}
 """Types of plain numbers; of a bool the type is another."""
 MANY = 16
@@ -134,7 +132,7 @@ def _floats(spec: Input, values: list[Any]) -> Column:
 def _limits(spec: Input) -> tuple[int, int]:
     """The first and the last whole number that the input takes."""
     if spec.type == "timestamp":
-        return FIRST, LAST
+        return FIRST_US, LAST_US
     return (-EXACT, EXACT) if spec.nullable else (1 - 2**63, 2**63 - 1)
 
 

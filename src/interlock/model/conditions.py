@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from interlock.core.clock import from_us
+from interlock.core.clock import FIRST_US, LAST_US, from_us
 from interlock.core.errors import DeadlineExceeded
 from interlock.model.cel import FAULTS, compile_condition, engine
-from interlock.model.columns import FIRST, LAST, Columns
+from interlock.model.columns import Columns
 from interlock.model.signature import Signature
 
 
@@ -87,4 +87,4 @@ def _plain(value: Any) -> Any:
 
 def _time(us: int | None) -> datetime | None:
     """A time further off counts as the nearest one: it stays before or after whatever it is compared with."""
-    return None if us is None else from_us(min(max(us, FIRST), LAST))
+    return None if us is None else from_us(min(max(us, FIRST_US), LAST_US))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interlock.core.clock import FIRST_US, LAST_US
 from interlock.core.errors import InvalidData
-from interlock.model.columns import EXACT, FIRST, LAST, NAT, Array
+from interlock.model.columns import EXACT, NAT, Array
 from interlock.model.signature import Input
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _times(spec: Input, series: pd.Series[Any], nulls: Array) -> Array:
         raise TypeError(f"has no zone: write {spec.name} AT TIME ZONE '{spec.zone}' in the SQL")
     instants: Array = series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
     known = instants[~nulls]
-    if known.min(initial=FIRST) < FIRST or known.max(initial=LAST) > LAST:
+    if known.min(initial=FIRST_US) < FIRST_US or known.max(initial=LAST_US) > LAST_US:
         raise ValueError("holds times outside the years 1 to 9999")
     instants[nulls] = NAT
     return instants

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 
-from interlock.core.clock import to_us
 from interlock.core.settings import Logical
 
 FORMAT = 1
-FIRST_US, LAST_US = (to_us(end.replace(tzinfo=UTC)) for end in (datetime.min, datetime.max))
-"""The first and last time that ISO 8601 can write, in microseconds since the epoch."""
 Outcome = Literal["answered", "fallback", "invalid", "refused", "shed", "timeout", "error", "deactivated"]
 Role = Literal["live", "shadow"]
 

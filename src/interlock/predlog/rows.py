@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from interlock.core.clock import FIRST_US
 from interlock.core.project import snake
 from interlock.core.settings import EndpointSettings
 from interlock.model.columns import NAT, packed_type, split
-from interlock.predlog.record import FIRST_US, Feedback, Field, Heartbeat, Prediction, Schema
+from interlock.predlog.record import Feedback, Field, Heartbeat, Prediction, Schema
 
 TIME = pa.timestamp("us", tz="UTC")
 WINDOW = timedelta(days=EndpointSettings().feedback_days)
