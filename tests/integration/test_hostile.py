@@ -88,7 +88,7 @@ def said(infer: Any, message: bytes) -> tuple[Any, list[str]]:
 
 def seeds() -> list[object]:
     """One that is always the same, and in the long tests one that never is."""
-    return [(1, 1200), pytest.param(secrets.randbits(32), 10_000, marks=pytest.mark.long)]
+    return [(1, 700), pytest.param(secrets.randbits(32), 10_000, marks=pytest.mark.long)]
 
 
 @pytest.mark.parametrize(("seed", "count"), seeds(), ids=["known", "new"])

@@ -12,7 +12,6 @@ from interlock.core.assignment import owner_table, share
 from interlock.core.errors import (
     Conflict,
     InterlockError,
-    Misconfigured,
     NotApproved,
     NotFound,
     Refused,
@@ -25,6 +24,7 @@ from interlock.registry.routes import RouteDocument
 from interlock.release import audit
 from interlock.release.compatible import check_history
 from interlock.release.obeyed import wait_until_obeyed
+from interlock.release.rollout import Untold
 from interlock.release.users import trust_of
 
 E = "flight-delay"
@@ -307,7 +307,7 @@ class TestParameters:
         for path in serving.project.state.glob("control.db*"):
             path.unlink()
         rollout = serving.rollout()
-        with pytest.raises(Misconfigured, match="no control database"):
+        with pytest.raises(Untold, match="is signed and in force"):
             rollout.change_parameters(E, {"ACTIVATE": "false"})
         assert rollout.routes.read(E, rollout.trust).parameters.activate is False
 

@@ -218,6 +218,7 @@ class Replica(asyncio.Protocol):
         """Eject it and come back later, each time twice as late."""
         self.ejections += 1
         self._pause, self._away = self._away, min(2 * self._away, AWAY_LIMIT)
+        self._failures = min(self._failures, FAILURES - 1)  # when it is back, the next request tells
         self._lose(f"replica {self.name} {why}")
         if self._transport is not None:
             self._transport.abort()
