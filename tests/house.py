@@ -10,6 +10,7 @@ import functools
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from interlock.model.predictor import Predictor
 from interlock.model.signature import Input, Signature
 from interlock.predlog.journal import SegmentReader, segments
 from interlock.registry import approvals, gateways
+from interlock.registry.gateways import EndpointStatus
 from interlock.registry.packages import PackageStore
 from interlock.registry.routes import Arm, ExperimentRef, Parameters, RouteDocument, RouteStore, replica_name
 
@@ -319,6 +321,22 @@ def obey(house: House, revision: int) -> None:
         return in_force and house.client.get(f"{house.url}/v2/models/flight-delay/ready").status_code == 200
 
     until(obeyed, what=f"revision {revision}")
+
+
+def status(house: House) -> EndpointStatus:
+    """What the first gateway acknowledges."""
+    found = msgspec.json.decode((house.project.gateways / "0.json").read_bytes())["endpoints"]["flight-delay"]
+    return msgspec.convert(found, EndpointStatus)
+
+
+@contextlib.contextmanager
+def stopped(process: Process) -> Iterator[None]:
+    """The process stands still."""
+    os.kill(process.child.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.child.pid, signal.SIGCONT)
 
 
 def trail(path: Path) -> list[object]:

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 from tests.commands import Commands
-from tests.house import FEATURES, House, Process, body, free_port, obey, running, trail, until
+from tests.house import FEATURES, House, Process, body, free_port, obey, running, status, trail, until
 
 from interlock.core import signing
 from interlock.core.files import write_atomic
 from interlock.model.signature import Input
 from interlock.predlog.record import Prediction
-from interlock.registry.gateways import EndpointStatus
 from interlock.registry.routes import Parameters, Rule
 from interlock.store.database import Database
 
@@ -63,11 +61,6 @@ def kept(house: House, answer: httpx.Response) -> Prediction:
     records = [one for one in trail(house.project.journals) if isinstance(one, Prediction)]
     (found,) = (one for one in records if one.prediction_id == wanted)
     return found
-
-
-def status(house: House) -> EndpointStatus:
-    found = msgspec.json.decode((house.project.gateways / "0.json").read_bytes())["endpoints"][E]
-    return msgspec.convert(found, EndpointStatus)
 
 
 def test_a_rule_sends_to_an_arm_with_another_input(house: House) -> None:

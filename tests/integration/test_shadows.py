@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
-from tests.house import FEATURES, House, Process, body, checked, obey, rows, running, trail, until
+from tests.house import FEATURES, House, Process, body, checked, obey, rows, running, status, stopped, trail, until
 
 from interlock.model import package
 from interlock.model.columns import pack, unpack
@@ -23,7 +20,6 @@ from interlock.model.predictor import Predictor
 from interlock.model.signature import Input
 from interlock.model.wire import BatchAnswer, decode_request, frame, frames
 from interlock.predlog.record import Prediction
-from interlock.registry.gateways import EndpointStatus
 from interlock.registry.routes import Parameters, Shadow, replica_name
 
 E = "flight-delay"
@@ -68,11 +64,6 @@ def shadowed(house: House, *names: str, **parameters: Any) -> None:
     obey(house, house.route(arms, shadows=tuple(shadows), parameters=Parameters(**parameters)).revision)
     until(lambda: all(status(house).arms.get(name) == 1 for name in names), what="the shadows")
     until(lambda: handed(house, *names), what="time for shadows")
-
-
-def status(house: House) -> EndpointStatus:
-    found = msgspec.json.decode((house.project.gateways / "0.json").read_bytes())["endpoints"][E]
-    return msgspec.convert(found, EndpointStatus)
 
 
 def ask(house: House, count: int = 1, distance: float | None = None, seed: int = 0, carrier: str = "") -> str:
@@ -121,15 +112,6 @@ def queued(house: House, name: str) -> int:
     start = f'interlock_replica_queue_requests{{replica="{replica_name(PACKAGES[name], 0, shadow=True)}"}} '
     text = house.client.get(f"{house.url}/metrics").text
     return next(int(line.removeprefix(start)) for line in text.splitlines() if line.startswith(start))
-
-
-@contextlib.contextmanager
-def stopped(process: Process) -> Iterator[None]:
-    os.kill(process.child.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(process.child.pid, signal.SIGCONT)
 
 
 def test_every_shadow_is_asked_the_whole_request(house: House) -> None:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
-from tests.house import House, Process, body, obey, running, trail, until
+from tests.house import House, Process, body, obey, running, status, stopped, trail, until
 
 from interlock.predlog.record import Prediction
-from interlock.registry.gateways import EndpointStatus
 from interlock.registry.routes import Parameters, Shadow, Standby, replica_name
 
 INFER = "/v2/models/flight-delay/infer"
@@ -64,23 +59,9 @@ def codes(answers: list[httpx.Response]) -> set[int]:
     return {answer.status_code for answer in answers}
 
 
-def status(house: House) -> EndpointStatus:
-    found = msgspec.json.decode((house.project.gateways / "0.json").read_bytes())["endpoints"]["flight-delay"]
-    return msgspec.convert(found, EndpointStatus)
-
-
 def records(house: House, prediction_id: str) -> dict[str, Prediction]:
     found = (one for one in trail(house.project.journals) if isinstance(one, Prediction))
     return {one.role: one for one in found if one.prediction_id == prediction_id}
-
-
-@contextlib.contextmanager
-def stopped(process: Process) -> Iterator[None]:
-    os.kill(process.child.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(process.child.pid, signal.SIGCONT)
 
 
 def test_too_many_at_once_are_shed(house: House) -> None:

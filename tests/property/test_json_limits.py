@@ -18,6 +18,7 @@ from interlock.model import oip, oip_binary, oip_grpc
 from interlock.model.columns import Columns, pack
 from interlock.model.scoring import CsvQuestion, JsonQuestion
 from interlock.model.signature import ALWAYS, ROWS, VALUES, Input, Signature
+from interlock.model.wire import LIMIT
 
 MIB = 1 << 20
 SIGNATURE = Signature("regression", (Input("a", "float"),))
@@ -151,6 +152,8 @@ def test_many_inputs_or_classes_leave_fewer_rows_but_never_less_than_a_thousand(
     assert Signature("regression", inputs).most_rows == VALUES // 50
     assert Signature("multiclass", inputs[:10], classes=tuple(range(90))).most_rows == VALUES // 100
     assert Signature("multiclass", inputs, classes=tuple(range(1000))).most_rows == ALWAYS
+    huge = Signature("multiclass", inputs, classes=tuple(range(100_000)))
+    assert 0 < huge.most_rows * huge.width * 8 < LIMIT, "its answer fits into one message"
 
 
 def message(**more: Any) -> bytes:

@@ -155,9 +155,7 @@ def _rules(
     made = make_rule(name=name, when=condition, then=then, reason="a trial", output=fixed, arm=arm)
     Conditions([made.when], signature)
     if fixed is not None:
-        check_fixed(
-            "--output", ({"label": signature.classes[0]} if signature.task == "binary" else {}) | fixed, signature
-        )
+        check_fixed("--output", fixed, signature, whole=False)
     there = [one.name for one in rules]
     return tuple(made if one.name == name else one for one in rules) + (() if name in there else (made,))
 

@@ -15,7 +15,7 @@ from interlock.cli.gateway_client import post
 from interlock.cli.output import Columns, Reply
 from interlock.cli.release import sample_row
 from interlock.cli.session import Session
-from interlock.core.errors import InterlockError, InvalidData, Usage
+from interlock.core.errors import InterlockError, InvalidData, InvalidRequest, Usage
 from interlock.core.project import Project
 from interlock.core.settings import parse_value
 from interlock.model.package import read_manifest
@@ -84,7 +84,10 @@ def load(file: Path, /, *, session: Session, to: str) -> Reply:
             accepted += post(project, f"/endpoints/{to}/feedback", batch).document["accepted"]
         except InterlockError as error:
             message = f"{file.name}, after {accepted} accepted items: {error.message}"
-            raise type(error)(message, next=error.next) from error
+            step = (
+                "mend it (items count from 0 behind the accepted ones) and load the file again: the latest value counts"
+            )
+            raise type(error)(message, next=step if isinstance(error, InvalidRequest) else error.next) from error
         last = batch[-1].get("prediction_id", "")
         session.progress(f"  {accepted} accepted")
     step = f"interlock explain {last}" if last else f"interlock predictions {to}"

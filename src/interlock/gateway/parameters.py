@@ -57,9 +57,8 @@ def check_pinned(parameters: Parameters, variable: str, signatures: Iterable[Sig
     if not isinstance(fixed, dict):
         return
     for signature in signatures:
-        label: dict[str, Any] = {"label": signature.classes[0]} if signature.task == "binary" else {}
         try:
-            check_fixed("FALLBACK", label | fixed, signature)
+            check_fixed("FALLBACK", fixed, signature, whole=False)
         except Usage as error:
             raise Misconfigured(f"the environment of this gateway ({variable}): {error.message}") from error
 

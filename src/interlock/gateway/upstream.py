@@ -9,19 +9,19 @@ nobody asked is cut off and probed later.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import msgspec
 import numpy as np
 
-from interlock.core.errors import DeadlineExceeded, PredictionFailed, TooLarge, Unavailable
+from interlock.core.errors import DeadlineExceeded, PredictionFailed, Unavailable
 from interlock.core.prompt import Prompt
 from interlock.gateway.metrics import ROWS, Histogram
 from interlock.model.columns import Packed, join
 from interlock.model.signature import Signature
-from interlock.model.wire import LIMIT, BatchAnswer, BatchRequest, decode_answer, frame, frames
+from interlock.model.wire import LIMIT, BatchAnswer, BatchRequest, decode_answer, encode, frame, frames
 
 IN_FLIGHT = 2
 MAX_ROWS = 4096
@@ -93,7 +93,7 @@ class Replica(asyncio.Protocol):
         self._failures = 0
         self._away = AWAY_SECONDS
         self._pause = 0.0
-        self._most_rows = LIMIT // 2 // (8 * signature.width)
+        self._most_rows = min(MAX_ROWS, signature.rows_at_once)
         self._waiting: list[Waiting] = []
         self._sent: dict[int, Sent] = {}
         self._late: set[int] = set()
@@ -123,16 +123,10 @@ class Replica(asyncio.Protocol):
             LostReplica: the server died, closed or fell silent before it answered.
             DeadlineExceeded: it did not answer in time.
             PredictionFailed: the model raised on this request.
-            TooLarge: the answer would not fit into one message.
         """
         future: Future = Prompt(self._loop)
         if not self.live:
             future.set_exception(LostReplica(f"replica {self.name} does not answer"))
-            return future
-        if rows > self._most_rows:
-            future.set_exception(
-                TooLarge(f"{rows} rows; this model answers {self._most_rows} in a request at the most")
-            )
             return future
         if not self._sweeping:
             self._sweeping = True
@@ -149,27 +143,31 @@ class Replica(asyncio.Protocol):
         while self._waiting and len(self._sent) < IN_FLIGHT and self._transport is not None:
             batch = self._take()
             if batch:
-                self._send(self._transport, batch)
+                message = self._message(batch)
+                if len(message) <= MAX_BYTES or len(batch) == 1:
+                    self._send(self._transport, batch, message)
+                    continue
+                for part in _parts(batch):
+                    self._send(self._transport, part, self._message(part))
 
-    def _send(self, transport: asyncio.Transport, batch: list[Waiting]) -> None:
-        counts, now = [one.rows for one in batch], self._loop.time()
-        left = int((max(one.deadline for one in batch) - now) * 1e6)
-        message = frame(self._number + 1, BatchRequest(counts, join([one.columns for one in batch]), left))
-        if len(message) > MAX_BYTES and len(batch) > 1:
-            half = len(batch) // 2
-            self._send(transport, batch[:half])
-            self._send(transport, batch[half:])
-            return
+    def _message(self, batch: list[Waiting]) -> bytes:
+        """A batch as the next message."""
+        left = int((max(one.deadline for one in batch) - self._loop.time()) * 1e6)
+        joined = join([one.columns for one in batch])
+        return frame(self._number + 1, BatchRequest([one.rows for one in batch], joined, left))
+
+    def _send(self, transport: asyncio.Transport, batch: list[Waiting], message: bytes) -> None:
         self._number += 1
-        self.batches.add(sum(counts))
-        self._sent[self._number] = Sent(now, sum(counts), len(message), batch)
+        rows = sum([one.rows for one in batch])
+        self.batches.add(rows)
+        self._sent[self._number] = Sent(self._loop.time(), rows, len(message), batch)
         transport.write(message)
 
     def _take(self) -> list[Waiting]:
         """The next batch; whoever gave up meanwhile is left out."""
         rows, count = 0, 0
         for waiting in self._waiting:
-            if count and rows + waiting.rows > MAX_ROWS:
+            if count and rows + waiting.rows > self._most_rows:
                 break
             rows, count = rows + waiting.rows, count + 1
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
@@ -280,11 +278,8 @@ class Replica(asyncio.Protocol):
         """
         asked = self.signature.width * sent.rows
         numbers, rest = divmod(len(answer.numbers), 8)
-        if (
-            rest
-            or numbers not in (0, asked)
-            or not (numbers or answer.failures.keys() >= set(range(len(sent.requests))))
-        ):
+        void = not numbers and not answer.failures.keys() >= set(range(len(sent.requests)))
+        if rest or void or numbers not in (0, asked):
             raise ValueError(f"{numbers} numbers for a batch of {asked}")
 
     def _deliver(self, sent: Sent, answer: BatchAnswer) -> None:
@@ -322,6 +317,19 @@ class Replica(asyncio.Protocol):
                 return
             except (FileNotFoundError, ConnectionError, OSError):
                 await asyncio.sleep(RECONNECT_SECONDS)
+
+
+def _parts(batch: list[Waiting]) -> Iterator[list[Waiting]]:
+    """A batch that is too large for one message, in its order and in as few as it takes."""
+    part, size = list[Waiting](), 0
+    for one in batch:
+        more = len(encode(one.columns))
+        if part and size + more > MAX_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(one)
+        size += more
+    yield part
 
 
 def eject_ailing(replicas: Sequence[Replica]) -> None:

@@ -13,13 +13,15 @@ from interlock.model.signature import Datatype, Signature
 KINDS: dict[Datatype, tuple[type, ...]] = {"FP64": (int, float), "INT64": (int,), "BOOL": (bool,), "BYTES": (str,)}
 
 
-def check_fixed(what: str, fixed: dict[str, Any], signature: Signature) -> None:
-    """Hold a fixed answer, which came as `what`, against the outputs of a model.
+def check_fixed(what: str, fixed: dict[str, Any], signature: Signature, *, whole: bool = True) -> None:
+    """Hold a fixed answer, which came as `what`, against the outputs of a model; not `whole`: a binary score needs no label.
 
     Raises:
         Usage: it is no answer that this model could give.
     """
     wanted = {output.name: output for output in signature.outputs}
+    if not whole and signature.task == "binary":
+        fixed = {"label": signature.classes[0]} | fixed
     if set(fixed) != set(wanted):
         raise Usage(
             f"{what} is an object with {' and '.join(wanted)}, got {fixed!r}",

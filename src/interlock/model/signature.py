@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from interlock.core.settings import Logical, Task
+from interlock.model.wire import LIMIT
 
 Datatype = Literal["FP64", "INT64", "BOOL", "BYTES"]
 Label = str | int | bool | float
@@ -77,7 +78,12 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tr
     @cached_property
     def most_rows(self) -> int:
         """As many rows a request may have: fewer than `ROWS` where its inputs and the model's numbers are many."""
-        return max(ALWAYS, min(ROWS, VALUES // (len(self.inputs) + self.width)))
+        return min(max(ALWAYS, min(ROWS, VALUES // (len(self.inputs) + self.width))), self.rows_at_once)
+
+    @cached_property
+    def rows_at_once(self) -> int:
+        """So many rows at the most have an answer that fits well into one message of a model server."""
+        return max(1, LIMIT // 2 // (8 * self.width))
 
     @cached_property
     def numeric(self) -> bool:

@@ -26,6 +26,7 @@ from interlock.store.database import Database
 TRUST, TOKENS = "a revision of trust.json", "a revision of the API keys"
 TRUST_ACTIONS = ("trust", "revoke key", "rotate key", "policy")
 SETTLE_SECONDS = 0.5
+LOOK = "look at what is signed; where the database was away, or somebody was killed: interlock audit mend --reason WHY"
 MEND = "mend"
 """An entry that tells of signed acts after the event: whoever did them was killed before they could."""
 
@@ -43,7 +44,7 @@ def verify(project: Project) -> int:
         if found:  # somebody may be between the one and the other
             time.sleep(SETTLE_SECONDS)
             found = differences(project, database)
-        audit.require(found)
+        audit.require(found, LOOK)
     finally:
         database.close()
     return count

@@ -171,15 +171,15 @@ def verify_export(file: Path) -> Head:
     return Head(chain[-1].seq, chain[-1].hash) if chain else Head()
 
 
-def require(findings: Sequence[str]) -> None:
-    """Nothing may have been found.
+def require(findings: Sequence[str], next: str = "") -> None:
+    """Nothing may have been found; `next`: what to do, where it is known better than here.
 
     Raises:
         Tampered: something was; names the first ten.
     """
     if findings:
         more = f"; and {len(findings) - 10} more" if len(findings) > 10 else ""
-        raise Tampered("; ".join(findings[:10]) + more, next=_NEXT)
+        raise Tampered("; ".join(findings[:10]) + more, next=next or _NEXT)
 
 
 def _findings(chain: Sequence[Entry], end: Head) -> Iterator[str]:

@@ -77,8 +77,7 @@ def check_rule(rule: Rule, route: RouteDocument, packages: PackageStore) -> None
         except Usage as error:
             raise Usage(f"rule {rule.name} does not fit the {arm.name}: {error.message}", next=error.next) from None
         if rule.output is not None:
-            label = {"label": signature.classes[0]} if signature.task == "binary" else {}
-            check_fixed("--output", label | rule.output, signature)
+            check_fixed("--output", rule.output, signature, whole=False)
     names = [arm.name for arm in route.arms]
     if rule.then == "use" and rule.arm not in names:
         raise Usage(f"rule {rule.name} uses {rule.arm}, which is no arm (there: {', '.join(names)})")
