@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
-from tests.house import House, running, until
+from tests.house import House, body, running, until
 
 from interlock.cli import run
 from interlock.core.clock import SystemClock, iso, parse_time
@@ -211,6 +213,27 @@ def test_the_log_is_searched_and_proved(ask: Ask, tmp_path: Path) -> None:
     )
     assert [row["prediction_id"] for row in found["items"]] == [held[2]]
     assert ask("predictions", "flight-delay", "--since", "2100-01-01T00:00:00Z")["items"] == []
+
+
+def test_the_proof_waits_for_the_log_of_a_new_endpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = House(tmp_path / "project")
+    Database(made.project.database, create=True).close()
+    open_warehouse(made.project.warehouse, create=True).close()
+    package = made.package()
+    made.approve(package)
+    made.route({"champion": (package, 10_000)})
+    words = ["reconcile", "flight-delay", "--json", "--project", str(made.project.root), "--wait"]
+    with running(made.serve(package), made.gateway()), ExitStack() as late:
+        until(lambda: reached(made), what="the gateway reaches the champion")
+        assert httpx.post(f"{made.url}/v2/models/flight-delay/infer", json=body(2)).status_code == 200
+        assert run([*words, "0"]) == 1
+        assert msgspec.json.decode(capsys.readouterr().out)["error"]["code"] == "not_found"
+        starts = threading.Timer(0.2, late.enter_context, [running(made.recorder())])
+        starts.start()
+        assert run([*words, "20"]) == 0
+        starts.join()
+    assert msgspec.json.decode(capsys.readouterr().out)["predictions"] == 1
+    made.close()
 
 
 @pytest.mark.parametrize(

@@ -84,4 +84,4 @@ def test_a_grpc_deadline_travels_to_the_model(slow: Slow, door: str) -> None:
         assert ask(message, timeout=20)
     if at_gateway:
         kept = [one.outcome for one in trail(house.project.journals) if isinstance(one, Prediction)]
-        assert kept == ["answered", "timeout", "answered", "answered"]
+        assert sorted(kept) == ["answered", "answered", "answered", "timeout"]

@@ -60,7 +60,8 @@ def reconcile(endpoint: str, /, *, session: Session, ids: Path | None = None, wa
     """
     project, held = session.project, _held(ids)
     timeout = RouteStore(project.routes).read(endpoint, trust_of(project)).parameters.timeout_second
-    warehouse, end = log_of(project, endpoint), time.monotonic() + wait
+    end = time.monotonic() + wait
+    warehouse = _awaited(project, endpoint, end)
 
     def ask(sql: str, parameters: Any) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = warehouse.query(sql, parameters).to_pylist()
@@ -73,6 +74,17 @@ def reconcile(endpoint: str, /, *, session: Session, ids: Path | None = None, wa
         settled = found.whole and not waiting.segments
         if settled or time.monotonic() >= end:
             return _told(found, waiting)
+        time.sleep(LOOK_SECONDS)
+
+
+def _awaited(project: Project, endpoint: str, end: float) -> Warehouse:
+    """See `log_of`; an endpoint that is new has its log with the recorder's first batch."""
+    while True:
+        try:
+            return log_of(project, endpoint)
+        except NotFound:
+            if time.monotonic() >= end:
+                raise
         time.sleep(LOOK_SECONDS)
 
 

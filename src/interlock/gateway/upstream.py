@@ -21,7 +21,7 @@ from interlock.core.prompt import Prompt
 from interlock.gateway.metrics import ROWS, Histogram
 from interlock.model.columns import Packed, join
 from interlock.model.signature import Signature
-from interlock.model.wire import LIMIT, BatchAnswer, BatchRequest, decode_answer, encode, frame, frames
+from interlock.model.wire import LIMIT, TOO_LATE, BatchAnswer, BatchRequest, decode_answer, encode, frame, frames
 
 IN_FLIGHT = 2
 MAX_ROWS = 4096
@@ -182,7 +182,7 @@ class Replica(asyncio.Protocol):
         for requests in (*batches, self._waiting):
             for one in requests:
                 if one.deadline <= now and not one.future.done():
-                    one.future.fail(DeadlineExceeded("no answer within TIMEOUT_SECOND"))
+                    one.future.fail(_timeout())
         waiting = [one for one in self._waiting if not one.future.done()]  # a silent replica takes none of them out
         self.load -= len(self._waiting) - len(waiting)
         self._waiting = waiting
@@ -290,6 +290,8 @@ class Replica(asyncio.Protocol):
             end = at + one.rows * width
             if one.future.done():
                 pass  # its deadline is over and the client was told
+            elif answer.failures.get(i) == TOO_LATE:
+                one.future.fail(_timeout())  # the server saw it before our own look at the deadlines
             elif i in answer.failures:
                 self._failures += 1
                 one.future.fail(PredictionFailed(answer.failures[i]))
@@ -317,6 +319,10 @@ class Replica(asyncio.Protocol):
                 return
             except (FileNotFoundError, ConnectionError, OSError):
                 await asyncio.sleep(RECONNECT_SECONDS)
+
+
+def _timeout() -> DeadlineExceeded:
+    return DeadlineExceeded("no answer within TIMEOUT_SECOND")
 
 
 def _parts(batch: list[Waiting]) -> Iterator[list[Waiting]]:

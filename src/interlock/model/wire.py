@@ -12,6 +12,8 @@ FRAME = struct.Struct("<IQ")
 """Bytes of the payload, number of the batch: answers come back under the number of their question, in any order."""
 LIMIT = 1 << 27
 """No frame is larger: 10 MiB of JSON become less, and 4096 rows of a thousand classes too."""
+TOO_LATE = "nobody waited any more"
+"""The failure of what a server left undone: see `BatchRequest.left_us`."""
 
 
 class BatchRequest(msgspec.Struct, array_like=True, frozen=True):

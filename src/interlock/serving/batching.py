@@ -17,12 +17,11 @@ from interlock.core.errors import InterlockError, Unavailable
 from interlock.core.prompt import Prompt
 from interlock.model.columns import Array, join, unpack
 from interlock.model.predictor import Predictor
-from interlock.model.wire import BatchAnswer, BatchRequest
+from interlock.model.wire import TOO_LATE, BatchAnswer, BatchRequest
 
 MAX_ROWS = 4096
 Waiting = tuple[BatchRequest, int, Prompt[BatchAnswer]]
 """A batch, the time (perf_counter_ns) from which on nobody waits for it, and where its answer goes."""
-TOO_LATE = "nobody waited any more"
 log = logging.getLogger("interlock.serving")
 
 

@@ -15,8 +15,8 @@ from interlock.model.answers import Answer, derive
 from interlock.model.columns import Columns, pack
 from interlock.model.paths import SERVED, unserved
 from interlock.model.scoring import parser
-from interlock.model.wire import BatchRequest
-from interlock.serving.batching import TOO_LATE, Batcher
+from interlock.model.wire import TOO_LATE, BatchRequest
+from interlock.serving.batching import Batcher
 from interlock.serving.standing import Standing
 
 LONGEST = 1e6
