@@ -64,14 +64,19 @@ def main() -> None:
         publish("growth", rows)
         lines = [
             *alone(house, options.rounds, options.seconds, script),
-            *trouble(house, options.rounds, options.seconds),
+            *trouble(house, options.rounds, options.seconds, script),
         ]
         publish("trouble", lines)
 
 
+def settled() -> None:
+    """The recorder still works on what the load before has left behind."""
+    time.sleep(2)
+
+
 def asked(house: Served, endpoint: str, script: Path, seconds: int) -> dict[str, float]:
     """One load, and the CPU time that all our processes spend on a request of it, logging too."""
-    time.sleep(1)  # the recorder still works on what the load before has left behind
+    settled()
     before = sum(usage(pid)[0] for pid in house.pids().values())
     run = load(infer(house, endpoint), CONNECTIONS, script, seconds)
     time.sleep(1)
@@ -119,22 +124,24 @@ def variants(house: Served) -> dict[str, str]:
 
 
 def alone(house: Served, rounds: int, seconds: int, script: Path) -> Iterator[dict[str, Any]]:
-    """The gateway against its model server asked directly: one connection, and open loops at shares of what both bear."""
+    """The gateway against its model server asked directly: one connection, and open loops at shares of the gateway's peak."""
     loads = ("one connection", "open, 25 % of the peak", "open, 70 % of the peak")
     with direct(house) as url:
         places = {"the model server itself": url, "through the gateway": infer(house, MODEL)}
         runs: dict[tuple[str, str], list[dict[str, float]]] = {(one, name): [] for one in loads for name in places}
         for turn in range(rounds):
-            peak = min(open_loop(place, body(1), 20_000, seconds, turn)["rate"] for place in places.values())
+            peak = load(places["through the gateway"], CONNECTIONS, script, seconds)["rate"]
             for name, place in places.items():
+                settled()
                 runs[loads[0], name].append(load(place, 1, script, seconds) | {"errors": 0})
-                runs[loads[1], name].append(open_loop(place, body(1), 0.25 * peak, seconds, turn))
-                runs[loads[2], name].append(open_loop(place, body(1), 0.7 * peak, seconds, turn))
+                for one, share in zip(loads[1:], (0.25, 0.7), strict=True):
+                    settled()
+                    runs[one, name].append(open_loop(place, body(1), share * peak, seconds, turn))
         for (one, name), found in runs.items():
             yield line(f"{name}, {one}", found)
 
 
-def trouble(house: Served, rounds: int, seconds: int) -> Iterator[dict[str, Any]]:
+def trouble(house: Served, rounds: int, seconds: int, script: Path) -> Iterator[dict[str, Any]]:
     """An open loop while a shadow hangs, and while one of two replicas does."""
     digests = {row["version"]: row["package_digest"] for row in house.run("versions", "list")["items"]}
     for endpoint, version, number, what in (
@@ -143,9 +150,11 @@ def trouble(house: Served, rounds: int, seconds: int) -> Iterator[dict[str, Any]
     ):
         place, before, during = infer(house, endpoint), [], []
         pid = house.pids()[f"model-server-{package_hex(digests[version])[:12]}-{number}"]
-        rate = 0.5 * open_loop(place, body(1), 20_000, seconds)["rate"]
+        rate = 0.5 * load(place, CONNECTIONS, script, seconds)["rate"]
         for turn in range(rounds):
+            settled()
             before.append(open_loop(place, body(1), rate, seconds, turn))
+            settled()
             os.kill(pid, signal.SIGSTOP)
             try:
                 during.append(open_loop(place, body(1), rate, 2 * seconds, turn))

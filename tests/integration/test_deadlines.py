@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from tests.house import FEATURES, House, body, free_port, obey, running, trail, until
+from tests.house import FEATURES, House, Process, body, free_port, obey, running, trail, until
 
 from interlock.model import oip_grpc
 from interlock.predlog.record import Prediction
@@ -45,6 +46,10 @@ def question(distance: float) -> dict[str, Any]:
     return content
 
 
+def outcomes(house: House) -> list[str]:
+    return [one.outcome for one in trail(house.project.journals) if isinstance(one, Prediction)]
+
+
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slow]:
     folder = tmp_path_factory.mktemp("slow")
@@ -62,9 +67,24 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slow]:
     house.close()
 
 
+def test_a_gateway_lets_nobody_in_before_its_model_servers_have_answered(slow: Slow) -> None:
+    house, port = slow.house, free_port()
+    late = Process(
+        "gateway", "--project", str(house.project.root), "--slot", "1", "--port", str(port), "--grpc-port", str(free_port())
+    )  # fmt: skip
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(httpx.post, f"{house.url}/v2/models/{MODEL}/infer", json=question(5.0), timeout=20)
+        until(slow.begun.exists, what="the slow one")
+        threading.Timer(1.5, slow.begun.unlink).start()
+        with running(late):
+            assert httpx.post(f"http://127.0.0.1:{port}/v2/models/{MODEL}/infer", json=body()).status_code == 200
+        assert busy.result().status_code == 200
+
+
 @pytest.mark.parametrize("door", ["gateway", "model server"])
 def test_a_grpc_deadline_travels_to_the_model(slow: Slow, door: str) -> None:
     house, before = slow.house, slow.late()
+    known = len(outcomes(house))
     at_gateway = door == "gateway"
     url = house.url if at_gateway else f"http://127.0.0.1:{slow.port}"
     address = f"127.0.0.1:{house.grpc_port if at_gateway else slow.rpc}"
@@ -83,5 +103,4 @@ def test_a_grpc_deadline_travels_to_the_model(slow: Slow, door: str) -> None:
         assert busy.result().status_code == 200
         assert ask(message, timeout=20)
     if at_gateway:
-        kept = [one.outcome for one in trail(house.project.journals) if isinstance(one, Prediction)]
-        assert sorted(kept) == ["answered", "answered", "answered", "timeout"]
+        assert sorted(outcomes(house)[known:]) == ["answered", "answered", "answered", "timeout"]

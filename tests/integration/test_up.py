@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import httpx
 import pytest
 from tests.house import House, Process, body, free_port, obey, until
 
+from interlock.registry.gateways import read_live
 from interlock.registry.routes import Standby, replica_name
 from interlock.store.database import Database
 
@@ -198,6 +200,48 @@ def test_a_rolling_restart_of_the_gateways_loses_no_request(house: House) -> Non
         assert {one.name for one in house.project.gateways.glob("?.json")} == {"0.json", "1.json"}
     finally:
         up.stop()
+
+
+def test_gateways_that_start_anew_go_on_with_the_arms_before_a_version_that_does_not_start(house: House) -> None:
+    first, broken = house.packages_made[0], house.package(2)
+    house.approve(broken)
+    source = house.project.packages / broken.removeprefix("sha256:") / "features.py"
+    whole = source.read_bytes()
+    source.write_bytes(whole + b"\n")
+
+    def gateways() -> dict[str, int]:
+        return {name: pid for name, pid in pids(house).items() if name.startswith("gateway-")}
+
+    def answers(of: str) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            answer = httpx.post(f"{house.url}/v2/models/flight-delay/infer", json=body())
+            return bool(answer.headers.get("x-interlock-package-digest") == of)
+        return False
+
+    up = start(house)
+    try:
+        up.ready()
+        obey(house, 1)
+        house.route({"champion": (broken, 10_000)})
+        until(lambda: "no replica of champion answers yet" in str(acknowledged(house)), what="why it waits")
+        before = gateways()
+        with Load(house, 4) as load:
+            os.kill(up.child.pid, signal.SIGHUP)
+            until(lambda: all(came_back(house, name, pid) for name, pid in before.items()), 60, "both replaced")
+            until(lambda: not any(alive(pid) for pid in before.values()), 60, "the old ones gone")
+        assert (load.failed, set(load.answered)) == ([], {first})
+        for pid in gateways().values():
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: answers(first), what="an answer of the arms before")
+        source.write_bytes(whole)
+        until(lambda: answers(broken), 60, "an answer of the version that starts now")
+    finally:
+        up.stop()
+
+
+def acknowledged(house: House) -> list[str | None]:
+    """What every gateway says of the newest revision."""
+    return [one.endpoints["flight-delay"].error for one in read_live(house.project.gateways)]
 
 
 def test_versions_come_stand_by_and_go_under_load(house: House) -> None:

@@ -9,7 +9,7 @@ from interlock.core.project import Project
 from interlock.core.settings import ServeSettings
 from interlock.core.trust import read_trust
 from interlock.deploy.supervisor import ProcessSpec
-from interlock.registry.gateways import read_live
+from interlock.registry.gateways import read_last
 from interlock.registry.packages import PackageStore, package_hex
 from interlock.registry.routes import RouteStore
 
@@ -29,19 +29,21 @@ def fixed(project: Project, serve: ServeSettings) -> list[ProcessSpec]:
     return specs
 
 
-def replicas(project: Project, fingerprint: str) -> tuple[list[ProcessSpec], dict[str, str]]:
+def replicas(project: Project, fingerprint: str, gateways: int) -> tuple[list[ProcessSpec], dict[str, str]]:
     """A model server for every replica in a verified route, and why other endpoints' routes are refused.
 
-    `fingerprint`: of the root as it was when everything started, so that what runs needs no interlock.toml.
+    `fingerprint` of the root and number of `gateways`: as they were when everything started, so that what runs needs no
+    interlock.toml.
 
-    Those that a gateway still asks go on too, until it has swapped them for the newest revision's.
+    Those that a gateway still asks go on too, until it has swapped them for the newest revision's; a gateway that was killed
+    is started again and finds those that it asked.
     """
     store, refused = RouteStore(project.routes), dict[str, str]()
     serving: dict[str, str] = {}
     shadows: dict[str, str] = {}
     try:
-        for status in read_live(project.gateways):
-            for endpoint in status.endpoints.values():
+        for status in read_last(project.gateways):
+            for endpoint in status.endpoints.values() if status.alive or status.slot < gateways else ():
                 serving |= endpoint.replicas
     except Corrupt as error:  # what runs goes on; the file is written again with the next acknowledgement
         refused["gateways"] = error.message

@@ -4,13 +4,15 @@ Needs no control plane and no database: signed files are enough. A document that
 brings a package without a valid approval is refused, and the one before stays in force. Of a document that is taken the
 parameters hold at once; its arms take over when their replicas answer, and until then those before them go on. An arm that
 loses its approval while it serves is closed within a second. What was seen once is not forgotten while this process lives, nor
-as long as its file of what was seen lies there: revisions of routes and of the trust root, and approvals that were taken back. An
-override in a document ends at its time by itself.
+as long as its file of what was seen lies there: revisions of routes and of the trust root, and approvals that were taken back. A
+gateway that is started anew also finds there whose arms answered last, and goes on with them. An override in a document ends at
+its time by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,8 @@ from interlock.registry.packages import PackageStore, package_hex
 from interlock.registry.routes import Arm, RouteDocument, RouteStore, Standby
 
 POLL_SECONDS = 0.2
+MEET_LOOKS, MEET_SECONDS = 200, 0.01
+"""How often, and how many seconds apart, a gateway that starts looks whether the model servers that are there have answered."""
 replace = msgspec.structs.replace
 
 
@@ -44,6 +48,8 @@ class Seen(msgspec.Struct):
 
     routes: dict[str, tuple[int, str]] = {}
     """Endpoint → revision and its digest."""
+    arms: dict[str, int] = {}
+    """Endpoint → the last revision whose arms have answered."""
     trust: SeenTrust = SeenTrust()
     taken_back: dict[str, str] = {}
     """Package digest → when its approvals were last taken back: a decision counts also when its file is gone."""
@@ -121,6 +127,19 @@ class Endpoints:
                     eject_ailing(served.replicas)
             await asyncio.sleep(POLL_SECONDS)
 
+    async def meet(self) -> None:
+        """Wait until every model server that is there has answered, so that the first client is not turned away."""
+        for _ in range(MEET_LOOKS):
+            if all(one.live or not one.path.exists() for one in self._asked()):
+                break
+            await asyncio.sleep(MEET_SECONDS)
+        self.refresh()
+
+    def _asked(self) -> list[Replica]:
+        """Replicas of arms; shadows keep nobody waiting."""
+        held = (*self.by_name.values(), *self._newest.values())
+        return [replica for endpoint in held for arm in endpoint.arms.values() for replica in arm.replicas]
+
     def refresh(self) -> None:
         """Take what is new on disk, and swap to arms that have come up."""
         for name in self._routes.endpoints():
@@ -139,6 +158,10 @@ class Endpoints:
             if newest is not None and newest is not self.by_name.get(name) and newest.live:
                 self.by_name[name] = newest
                 self._drop_unused()
+            if newest is not None and newest is self.by_name.get(name) and newest.live:
+                self._seen.arms[name] = newest.route.revision
+        with contextlib.suppress(OSError):  # the next look tries again
+            self._remember()
 
     def _marker(self, name: str) -> Any:
         """Changes whenever the pointer, the trust root or a decision about a served package does, or something ends."""
@@ -165,6 +188,9 @@ class Endpoints:
         self._install(name, route, digest, trust)
         self._seen.routes[name] = (route.revision, digest)
         self._seen.trust = self._trust.seen
+        self._remember()
+
+    def _remember(self) -> None:
         if (seen_now := msgspec.json.encode(self._seen)) != self._written:
             write_atomic(self._seen_file, seen_now)
             self._written = seen_now
@@ -173,9 +199,22 @@ class Endpoints:
         route = route.at(self._clock.now())
         self._newest[name] = newest = self._built(route, digest, trust)
         current = self.by_name.get(name)
-        waits = current is not None and not newest.live
-        self.by_name[name] = self._meanwhile(route, current.route, digest, trust) if current and waits else newest
+        if current is None:
+            self.by_name[name] = self._resumed(route, digest, trust) or newest
+        else:
+            self.by_name[name] = newest if newest.live else self._meanwhile(route, current.route, digest, trust)
         self._drop_unused()
+
+    def _resumed(self, route: RouteDocument, digest: str, trust: TrustRoot) -> Endpoint | None:
+        """The newest revision with the arms that answered before this gateway was started, where those are others."""
+        revision = self._seen.arms.get(route.endpoint, route.revision)
+        if revision == route.revision:
+            return None
+        try:
+            before = self._routes.read(route.endpoint, trust, revision).at(self._clock.now())
+            return self._meanwhile(route, before, digest, trust)
+        except InterlockError:
+            return None  # they are gone, or may not answer any more
 
     def _meanwhile(self, route: RouteDocument, before: RouteDocument, digest: str, trust: TrustRoot) -> Endpoint:
         """The newest revision with the arms before it, as long as its own do not answer.

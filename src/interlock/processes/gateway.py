@@ -101,6 +101,7 @@ async def _serve(project: Project, serve: ServeSettings, slot: int) -> None:
     ]
     for task in tasks:
         task.add_done_callback(lambda done: stop.set())  # one that ends early has failed: leave, and be started again
+    await endpoints.meet()
     await rest.start()
     await rpc.start()
     spare_the_collector()

@@ -74,7 +74,7 @@ class _Up:
             while not stop.is_set():
                 if time.monotonic() - looked >= PLAN_SECONDS:
                     looked = time.monotonic()
-                    servers, self.refused = plan.replicas(self.project, self.root)
+                    servers, self.refused = plan.replicas(self.project, self.root, self.serve.gateways)
                     self.supervisor.want([*servers, *fixed])
                 if restart.is_set():
                     restart.clear()

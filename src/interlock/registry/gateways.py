@@ -68,6 +68,15 @@ def read_live(folder: Path) -> list[GatewayStatus]:
     Raises:
         Corrupt: a file is not what a gateway writes.
     """
+    return [status for status in read_last(folder) if status.alive]
+
+
+def read_last(folder: Path) -> list[GatewayStatus]:
+    """What the gateways said last, by slot; those that were killed too.
+
+    Raises:
+        Corrupt: a file is not what a gateway writes.
+    """
     found = []
     for path in folder.glob("*.json"):
         if not path.stem.isdigit():
@@ -76,4 +85,4 @@ def read_live(folder: Path) -> list[GatewayStatus]:
             found.append(msgspec.json.decode(path.read_bytes(), type=GatewayStatus))
         except msgspec.DecodeError as error:
             raise Corrupt(f"{path} is no gateway status: {error}", next=f"remove it: rm {path}") from error
-    return sorted((status for status in found if status.alive), key=lambda status: status.slot)
+    return sorted(found, key=lambda status: status.slot)
