@@ -84,6 +84,8 @@ class Endpoints:
         self._environment = environment
         self._clock = clock
         self._newest: dict[str, Endpoint] = {}
+        self._arms: dict[str, int] = {}
+        """Endpoint → the revision whose arms are in force."""
         self._replicas: dict[str, Replica] = {}
         self._looked: dict[str, Any] = {}
         self._written = b""
@@ -156,10 +158,10 @@ class Endpoints:
                         self._judge_again(name)
             newest = self._newest.get(name)
             if newest is not None and newest is not self.by_name.get(name) and newest.live:
-                self.by_name[name] = newest
+                self.by_name[name], self._arms[name] = newest, newest.route.revision
                 self._drop_unused()
-            if newest is not None and newest is self.by_name.get(name) and newest.live:
-                self._seen.arms[name] = newest.route.revision
+            if name in self.by_name and self.by_name[name].live:
+                self._seen.arms[name] = self._arms[name]
         with contextlib.suppress(OSError):  # the next look tries again
             self._remember()
 
@@ -199,10 +201,13 @@ class Endpoints:
         route = route.at(self._clock.now())
         self._newest[name] = newest = self._built(route, digest, trust)
         current = self.by_name.get(name)
-        if current is None:
-            self.by_name[name] = self._resumed(route, digest, trust) or newest
+        before = self._resumed(route, digest, trust) if current is None else None
+        if before is not None:
+            self.by_name[name], self._arms[name] = before, self._seen.arms[name]
+        elif current is None or newest.live:
+            self.by_name[name], self._arms[name] = newest, route.revision
         else:
-            self.by_name[name] = newest if newest.live else self._meanwhile(route, current.route, digest, trust)
+            self.by_name[name] = self._meanwhile(route, current.route, digest, trust)
         self._drop_unused()
 
     def _resumed(self, route: RouteDocument, digest: str, trust: TrustRoot) -> Endpoint | None:
