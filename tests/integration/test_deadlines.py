@@ -75,7 +75,7 @@ def test_a_gateway_lets_nobody_in_before_its_model_servers_have_answered(slow: S
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         busy = pool.submit(httpx.post, f"{house.url}/v2/models/{MODEL}/infer", json=question(5.0), timeout=20)
         until(slow.begun.exists, what="the slow one")
-        threading.Timer(1.5, slow.begun.unlink).start()
+        threading.Timer(1.0, slow.begun.unlink).start()
         with running(late):
             assert httpx.post(f"http://127.0.0.1:{port}/v2/models/{MODEL}/infer", json=body()).status_code == 200
         assert busy.result().status_code == 200
