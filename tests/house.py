@@ -115,7 +115,7 @@ class House:
             'model = "flight-delay"\nrecipe = "recipe:train"\n[extract]\nsql = "select 1"\nid = "id"\n'
             'event_time = "at"\nlabel = "late"\n[inputs]\ndistance = "float"\n'
             f'[trust]\nroot = "{self.fingerprint}"\n[serve]\ngateway_port = {self.port}\n'
-            f"grpc_port = {self.grpc_port}\nreserve_mb = 1\n"
+            f"grpc_port = {self.grpc_port}\ncontrol_port = {free_port()}\nreserve_mb = 1\n"
         )
         self.write_trust()
 

@@ -32,8 +32,6 @@ SECOND = "import os\n" + FEATURES.replace(
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """Two packages, of which the second wants an input more; a gateway, and a server for the first."""
     made = House(tmp_path_factory.mktemp("plane") / "house")
-    with made.project.config.open("a") as file:
-        file.write(f"control_port = {free_port()}\n")
     made.packages_made = [made.package(1), made.package(2, SECOND, more=(Input("extra", "float"),))]
     for found in made.packages_made:
         made.approve(found)
