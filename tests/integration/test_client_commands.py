@@ -29,17 +29,23 @@ ROW = {"distance": 700.0, "temp": None, "stops": 1, "carrier": "UA", "at": "2026
 Ask = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """An endpoint with a champion, everything running."""
-    made = House(tmp_path_factory.mktemp("house") / "project")
+def founded(root: Path) -> tuple[House, str]:
+    """A project whose endpoint has a champion, and the champion's package."""
+    made = House(root)
     Database(made.project.database, create=True).close()
     open_warehouse(made.project.warehouse, create=True).close()
-    with made.project.config.open("a") as config:
-        config.write("[endpoint]\nfeedback_days = 2\n")
     package = made.package()
     made.approve(package)
     made.route({"champion": (package, 10_000)})
+    return made, package
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """An endpoint with a champion, everything running."""
+    made, package = founded(tmp_path_factory.mktemp("house") / "project")
+    with made.project.config.open("a") as config:
+        config.write("[endpoint]\nfeedback_days = 2\n")
     with running(made.serve(package), made.gateway(), made.recorder()):
         until(lambda: reached(made), what="the gateway reaches the champion")
         yield made
@@ -216,12 +222,7 @@ def test_the_log_is_searched_and_proved(ask: Ask, tmp_path: Path) -> None:
 
 
 def test_the_proof_waits_for_the_log_of_a_new_endpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = House(tmp_path / "project")
-    Database(made.project.database, create=True).close()
-    open_warehouse(made.project.warehouse, create=True).close()
-    package = made.package()
-    made.approve(package)
-    made.route({"champion": (package, 10_000)})
+    made, package = founded(tmp_path / "project")
     words = ["reconcile", "flight-delay", "--json", "--project", str(made.project.root), "--wait"]
     with running(made.serve(package), made.gateway()), ExitStack() as late:
         until(lambda: reached(made), what="the gateway reaches the champion")

@@ -190,7 +190,6 @@ class Endpoints:
         self._install(name, route, digest, trust)
         self._seen.routes[name] = (route.revision, digest)
         self._seen.trust = self._trust.seen
-        self._remember()
 
     def _remember(self) -> None:
         if (seen_now := msgspec.json.encode(self._seen)) != self._written:

@@ -290,11 +290,8 @@ class Replica(asyncio.Protocol):
             end = at + one.rows * width
             if one.future.done():
                 pass  # its deadline is over and the client was told
-            elif answer.failures.get(i) == TOO_LATE:
-                one.future.fail(_timeout())  # the server saw it before our own look at the deadlines
             elif i in answer.failures:
-                self._failures += 1
-                one.future.fail(PredictionFailed(answer.failures[i]))
+                self._fail(one, answer.failures[i])
             else:
                 answered = True
                 one.future.settle(Numbers(numbers[at:end], answer.model_us))
@@ -302,6 +299,13 @@ class Replica(asyncio.Protocol):
         if answered:
             self._failures, self._away = 0, AWAY_SECONDS
             self._learn(self._loop.time() - sent.at, sent.size)
+
+    def _fail(self, one: Waiting, why: str) -> None:
+        if why == TOO_LATE:  # the server saw the deadline before our own look at it
+            one.future.fail(_timeout())
+        else:
+            self._failures += 1
+            one.future.fail(PredictionFailed(why))
 
     def _learn(self, seconds: float, size: int) -> None:
         if self._usual is None:
