@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import sqlite3
 from collections.abc import Callable
@@ -113,7 +114,7 @@ def lose_the_warehouse(house: House) -> None:
 @pytest.mark.parametrize(
     ("harm", "checks"),
     [
-        (flip_a_bit, {"trust", "libraries"}),
+        (flip_a_bit, {"trust", "packages", "libraries"}),
         (edit_the_trail, {"audit"}),
         (lose_the_warehouse, {"warehouse"}),
     ],
@@ -139,6 +140,17 @@ def test_other_libraries_than_those_of_the_training_are_found(served: House) -> 
     found = only(served)
     assert (found.check, "instead of 3.11" in found.found) == ("libraries", True)
     assert "pip install -r" in found.mend
+
+
+def test_a_served_package_that_was_altered_or_lost_is_found(served: House) -> None:
+    (folder,) = served.project.packages.iterdir()
+    source = folder / "features.py"
+    source.write_bytes(source.read_bytes() + b"\n")
+    assert [one.found for one in wrong(served) if one.check == "packages"] == [
+        f"features.py in {folder.name} is not the file that manifest.json lists"
+    ]
+    shutil.rmtree(folder)
+    assert "packages" in {one.check for one in wrong(served)}
 
 
 def test_an_approval_that_was_altered_is_found(served: House) -> None:

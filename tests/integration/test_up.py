@@ -16,8 +16,9 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.house import House, Process, body, free_port, obey, until
+from tests.house import House, Process, body, obey, until
 
+from interlock.deploy.doctor import examine
 from interlock.registry.gateways import read_live
 from interlock.registry.routes import Standby, replica_name
 from interlock.store.database import Database
@@ -27,7 +28,7 @@ from interlock.store.database import Database
 def house(tmp_path: Path) -> Iterator[House]:
     made = House(tmp_path / "house")
     with made.project.config.open("a") as file:
-        file.write(f"control_port = {free_port()}\ngateways = 2\n")
+        file.write("gateways = 2\n")
     Database(made.project.database, create=True).close()
     made.packages_made = [made.package(1)]
     made.approve(made.packages_made[0])
@@ -47,6 +48,10 @@ def status(house: House) -> dict[str, Any]:
 
 def pids(house: House) -> dict[str, int]:
     return {one["name"]: one["pid"] for one in status(house)["processes"]}
+
+
+def gateways(house: House) -> dict[str, int]:
+    return {name: pid for name, pid in pids(house).items() if name.startswith("gateway-")}
 
 
 def alive(pid: int) -> bool:
@@ -144,12 +149,14 @@ def test_a_refused_model_server_is_written_to_the_audit_trail_once(house: House)
             with database.read() as connection:
                 return list(connection.execute(select(audit).where(audit.c.action == "refused")))
 
+        up.ready("is not the file that manifest.json lists; starting it again")
         (entry,) = until(refusals, what="an entry")
         assert "features.py" in entry.reason
         until(
             lambda: "restarts" in str(status(house)) and max(one["restarts"] for one in status(house)["processes"]) >= 2
         )
         assert len(refusals()) == 1
+        assert {"processes", "packages"} <= {one.check for one in examine(house.project) if not one.ok}
         database.close()
     finally:
         up.stop()
@@ -191,7 +198,7 @@ def test_a_rolling_restart_of_the_gateways_loses_no_request(house: House) -> Non
     try:
         up.ready()
         obey(house, 1)
-        before = {name: pid for name, pid in pids(house).items() if name.startswith("gateway-")}
+        before = gateways(house)
         with Load(house, 6) as load:
             os.kill(up.child.pid, signal.SIGHUP)
             until(lambda: all(came_back(house, name, pid) for name, pid in before.items()), 60, "both replaced")
@@ -209,9 +216,6 @@ def test_gateways_that_start_anew_go_on_with_the_arms_before_a_version_that_does
     whole = source.read_bytes()
     source.write_bytes(whole + b"\n")
 
-    def gateways() -> dict[str, int]:
-        return {name: pid for name, pid in pids(house).items() if name.startswith("gateway-")}
-
     def answers(of: str) -> bool:
         with contextlib.suppress(httpx.TransportError):
             answer = httpx.post(f"{house.url}/v2/models/flight-delay/infer", json=body())
@@ -224,13 +228,13 @@ def test_gateways_that_start_anew_go_on_with_the_arms_before_a_version_that_does
         obey(house, 1)
         house.route({"champion": (broken, 10_000)})
         until(lambda: "no replica of champion answers yet" in str(acknowledged(house)), what="why it waits")
-        before = gateways()
+        before = gateways(house)
         with Load(house, 4) as load:
             os.kill(up.child.pid, signal.SIGHUP)
             until(lambda: all(came_back(house, name, pid) for name, pid in before.items()), 60, "both replaced")
             until(lambda: not any(alive(pid) for pid in before.values()), 60, "the old ones gone")
         assert (load.failed, set(load.answered)) == ([], {first})
-        for pid in gateways().values():
+        for pid in gateways(house).values():
             os.kill(pid, signal.SIGKILL)
         until(lambda: answers(first), what="an answer of the arms before")
         source.write_bytes(whole)

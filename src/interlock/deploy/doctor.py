@@ -17,20 +17,21 @@ from interlock.core.clock import Clock, SystemClock, iso, parse_time
 from interlock.core.errors import Conflict, InterlockError, NotRunning
 from interlock.core.files import locked
 from interlock.core.project import Project
-from interlock.core.trust import read_trust
+from interlock.core.trust import TrustRoot, read_trust
 from interlock.deploy.ports import holder_of, is_free
 from interlock.deploy.status import read_up
-from interlock.model.package import read_manifest
+from interlock.model.package import read_manifest, verify
 from interlock.predlog.recorder import Backlog, backlog
 from interlock.registry.approvals import read_decisions
 from interlock.registry.packages import PackageStore
-from interlock.registry.routes import RouteStore
+from interlock.registry.routes import RouteDocument, RouteStore
 from interlock.release import audit
 from interlock.store.database import Database
 from interlock.warehouse.ducklake import open_warehouse, statement
 
 CLOCK_SLACK = timedelta(minutes=2)
 LOCK_SECONDS = 5.0
+RESTORE = "restore what was altered from a backup"
 BACKLOG_BYTES = 64 << 20
 """More than this waits for the recorder only when it does not keep up."""
 
@@ -54,6 +55,8 @@ def examine(project: Project, clock: Clock | None = None) -> list[Check]:
         "warehouse": _warehouse,
         "trust": _trust,
         "audit": _audit,
+        "processes": _processes,
+        "packages": _packages,
         "libraries": _libraries,
     }
     found: list[Check] = []
@@ -61,7 +64,7 @@ def examine(project: Project, clock: Clock | None = None) -> list[Check]:
         try:
             found += look(project)
         except InterlockError as error:
-            found.append(Check(name, False, error.message, error.next or "restore what was altered from a backup"))
+            found.append(Check(name, False, error.message, error.next or RESTORE))
     return found
 
 
@@ -152,22 +155,54 @@ def _trust(project: Project) -> Iterator[Check]:
     yield Check(
         "trust", True, f"trust.json verifies: revision {trust.revision}, {len(trust.keys)} key(s), {trust.mode}"
     )
-    routes = RouteStore(project.routes)
-    found = [routes.read(name, trust) for name in routes.endpoints()]
-    served = {digest for one in found for digest in {**one.replicas(), **one.shadow_replicas()}.values()}
-    approvals = sum(len(read_decisions(project.approvals, digest, trust)) for digest in served)
+    found = _routes(project, trust)
+    approvals = sum(len(read_decisions(project.approvals, digest, trust)) for digest in _served(found))
     yield Check("trust", True, f"{len(found)} route(s) and {approvals} decision(s) on what they serve verify")
+
+
+def _routes(project: Project, trust: TrustRoot) -> list[RouteDocument]:
+    routes = RouteStore(project.routes)
+    return [routes.read(name, trust) for name in routes.endpoints()]
+
+
+def _served(routes: list[RouteDocument]) -> list[str]:
+    """Packages that the routes name."""
+    return sorted({digest for one in routes for digest in {**one.replicas(), **one.shadow_replicas()}.values()})
 
 
 def _audit(project: Project) -> Iterator[Check]:
     yield Check("audit", True, f"the chain of {audit.verify(Database(project.database))} entries is intact")
 
 
+def _processes(project: Project) -> Iterator[Check]:
+    """Of those that should run now."""
+    try:
+        processes = read_up(project).processes
+    except NotRunning:
+        return
+    for one in processes:
+        if one.state == "waiting":
+            said = f"{one.name} ended with {one.last_exit} and will be started again (so far {one.restarts} times)"
+            yield Check("processes", False, said, f"it says why: {project.logs / one.log}")
+
+
+def _packages(project: Project) -> Iterator[Check]:
+    """Every file of what the routes name, as a model server reads it."""
+    packages, whole = PackageStore(project.packages), 0
+    for digest in _served(_routes(project, read_trust(project.trust, project.root_fingerprint()))):
+        try:
+            verify(packages.find(digest), digest)
+            whole += 1
+        except InterlockError as error:
+            yield Check("packages", False, error.message, error.next or RESTORE)
+    yield Check("packages", True, f"{whole} package(s) that routes name verify, file by file")
+
+
 def _libraries(project: Project) -> Iterator[Check]:
     """What serves a package should be what it was trained with."""
-    routes, packages = RouteStore(project.routes), PackageStore(project.packages)
+    packages = PackageStore(project.packages)
     trust = read_trust(project.trust, project.root_fingerprint())
-    arms = {arm.package_digest: arm for name in routes.endpoints() for arm in routes.read(name, trust).arms}
+    arms = {arm.package_digest: arm for route in _routes(project, trust) for arm in route.arms}
     for digest, arm in arms.items():
         manifest = read_manifest(packages.find(digest), digest)
         wanted = {"python": manifest.python, **manifest.libraries}

@@ -19,6 +19,7 @@ from interlock.core.hashing import canonical, digest, parse_canonical
 from interlock.model.manifest import FORMAT, FileEntry, Manifest
 
 MANIFEST = "manifest.json"
+WHOLE = "put it back as it was from a backup, or make it again: interlock train"
 
 
 class Package(msgspec.Struct, frozen=True):
@@ -66,7 +67,7 @@ def verify(directory: Path, expected: str | None = None) -> Package:
     content = read_file(directory, MANIFEST)
     found = digest(content)
     if expected is not None and found != expected:
-        raise Tampered(f"the package at {directory.name} has the digest {found}, not {expected}")
+        raise Tampered(f"the package at {directory.name} has the digest {found}, not {expected}", next=WHOLE)
     manifest = _manifest(content)
     return Package(directory, found, manifest, read_listed(directory, manifest.files, MANIFEST))
 
@@ -81,11 +82,11 @@ def read_listed(directory: Path, listed: tuple[FileEntry, ...], index: str) -> d
     for entry in listed:
         data = read_file(directory, entry.path)
         if len(data) != entry.size or digest(data) != entry.digest:
-            raise Tampered(f"{entry.path} in {directory.name} is not the file that {index} lists")
+            raise Tampered(f"{entry.path} in {directory.name} is not the file that {index} lists", next=WHOLE)
         files[entry.path] = data
     strangers = sorted(_walk(directory) - set(files) - {index})
     if strangers:
-        raise Tampered(f"{directory.name} holds {strangers[0]}, which {index} does not list")
+        raise Tampered(f"{directory.name} holds {strangers[0]}, which {index} does not list", next=WHOLE)
     return files
 
 
@@ -93,7 +94,7 @@ def read_manifest(directory: Path, expected: str | None = None) -> Manifest:
     """The manifest alone, its own digest verified; for those who do not load the model."""
     content = read_file(directory, MANIFEST)
     if expected is not None and digest(content) != expected:
-        raise Tampered(f"the manifest at {directory.name} has the digest {digest(content)}, not {expected}")
+        raise Tampered(f"the manifest at {directory.name} has the digest {digest(content)}, not {expected}", next=WHOLE)
     return _manifest(content)
 
 
@@ -126,7 +127,7 @@ def read_file(directory: Path, path: str) -> bytes:
             raise Tampered(f"{path} is no plain file")
         return current.read_bytes()
     except FileNotFoundError:
-        raise Tampered(f"{path} is missing in {directory.name}") from None
+        raise Tampered(f"{path} is missing in {directory.name}", next=WHOLE) from None
     except OSError as error:
         raise InterlockError(f"{path} of {directory.name} cannot be read: {error.strerror}") from error
 

@@ -126,19 +126,19 @@ class _Up:
 
     def _died(self, name: str, code: int, said: str) -> None:
         """A model server that was refused is an event of the gate: who started it writes it down, once a reason."""
-        sys.stderr.write(f"{name} ended with {code}, starting it again\n")
-        if code == 1 and name.startswith("model-server-"):
-            refusal = _refusal(said)
-            if refusal is not None and (name, refusal["message"]) not in self._audited:
-                self._audited.add((name, refusal["message"]))
-                audit.append(
-                    self.database,
-                    actor="interlock up",
-                    action="refused",
-                    subject=name.removeprefix("model-server-"),
-                    after={"code": refusal["code"]},
-                    reason=refusal["message"],
-                )
+        refusal = _refusal(said) if code == 1 and name.startswith("model-server-") else None
+        why = f": {refusal['message']}" if refusal else ""
+        sys.stderr.write(f"{name} ended with {code}{why}; starting it again\n")
+        if refusal is not None and (name, refusal["message"]) not in self._audited:
+            self._audited.add((name, refusal["message"]))
+            audit.append(
+                self.database,
+                actor="interlock up",
+                action="refused",
+                subject=name.removeprefix("model-server-"),
+                after={"code": refusal["code"]},
+                reason=refusal["message"],
+            )
 
 
 def _refusal(said: str) -> dict[str, str] | None:
