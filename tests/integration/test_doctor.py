@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from tests.house import House
 
-from interlock.core.clock import FixedClock
+from interlock.core.clock import FixedClock, SystemClock, iso
 from interlock.deploy import doctor
 from interlock.deploy.doctor import Check, examine
+from interlock.deploy.status import UpStatus, write_up
+from interlock.deploy.supervisor import ProcessStatus, State
 from interlock.release import audit
 from interlock.store.database import Database
 from interlock.warehouse.ducklake import open_warehouse
@@ -82,6 +84,22 @@ def test_a_segment_in_quarantine_is_found(house: House) -> None:
     (house.project.state / "quarantine").mkdir()
     (house.project.state / "quarantine" / "one.seg").touch()
     assert "1 damaged segment(s)" in only(house).found
+
+
+@pytest.mark.parametrize(
+    ("state", "last_exit", "found"),
+    [("waiting", 1, True), ("starting", 1, True), ("ready", 1, False), ("starting", None, False)],
+)
+def test_a_process_that_ended_and_is_not_up_again_is_found(
+    house: House, state: State, last_exit: int | None, found: bool
+) -> None:
+    child = ProcessStatus("gateway-0", state, os.getpid(), 3, last_exit, "gateway-0.log")
+    serve = house.project.settings().serve
+    ports = (serve.gateway_port, serve.grpc_port, serve.control_port)
+    write_up(house.project, UpStatus(os.getpid(), iso(SystemClock().now()), serve.host, *ports, False, [child]))
+    told = [one for one in wrong(house) if one.check == "processes"]
+    assert len(told) == found
+    assert all("gateway-0 ended with 1" in one.found and "gateway-0.log" in one.mend for one in told)
 
 
 def test_whoever_sits_on_the_write_lock_is_named(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,14 +175,14 @@ def _audit(project: Project) -> Iterator[Check]:
 
 
 def _processes(project: Project) -> Iterator[Check]:
-    """Of those that should run now."""
+    """Those that ended by themselves and have not been ready since."""
     try:
         processes = read_up(project).processes
     except NotRunning:
         return
     for one in processes:
-        if one.state == "waiting":
-            said = f"{one.name} ended with {one.last_exit} and will be started again (so far {one.restarts} times)"
+        if one.last_exit is not None and one.state != "ready":
+            said = f"{one.name} ended with {one.last_exit} and is not up again ({one.state}; started anew {one.restarts} times)"
             yield Check("processes", False, said, f"it says why: {project.logs / one.log}")
 
 
