@@ -2,14 +2,93 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any, TypeVar
 
-from interlock.core.ids import uuid7
+import msgspec
+import pyarrow as pa
+import pytest
+
+from interlock.core.ids import uuid7, uuid7_text
+from interlock.core.spare import SpareTime
+from interlock.predlog import batch, recorder
 from interlock.predlog.journal import Journal, segments
-from interlock.predlog.record import Heartbeat
+from interlock.predlog.record import Feedback, Feedbacks, Field, Heartbeat, Prediction, Schema
 from interlock.predlog.recorder import Recorder
-from interlock.warehouse.ducklake import open_warehouse
+from interlock.warehouse.ducklake import DuckLakeWarehouse, open_warehouse
+
+T = TypeVar("T")
+AT = 1_790_000_000_000_000
+BLANK = Prediction(
+    prediction_id="", request_id="", endpoint="", received_at=AT, event_time=AT, unit_id="u", unit_source="client",
+    experiment="", phase=1, arm="champion", propensity=1.0, model="m", version=1, package_digest="", route_revision=1,
+    outcome="answered", reason="", latency_us=3000, model_us=1000, seq=0, rows=1, inputs=[], outputs=[],
+)  # fmt: skip
+SCHEMAS = (
+    Schema("sha256:a", (Field("x", "float"),), (Field("score", "float"),)),
+    Schema("sha256:b", (Field("x", "float"), Field("y", "string")), (Field("label", "int"),)),
+)
+COUNT = 60
+ROWS = COUNT // 4 * (1 + 1 + 2 + 3) + COUNT // 7 + 2
+"""That `write` makes of so many predictions: of requests (one without an answer is a row), feedback, heartbeats."""
+
+
+@asynccontextmanager
+async def journal(folder: Path) -> AsyncIterator[Journal]:
+    made = Journal(folder, uuid7(), fsync="never", reserve=0)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def write(folder: Path, count: int, writers: int = 1) -> None:
+    """So many predictions by each of them, of none to three rows, of two packages at two endpoints; feedback; heartbeats."""
+    for _ in range(writers):
+        async with journal(folder) as one:
+            for seq in range(1, count + 1):
+                schema, rows = SCHEMAS[seq % 2], seq % 4
+                inputs: list[Any] = [[0.5 * seq] * rows, ["ä"] * rows][: len(schema.inputs)] if rows else []
+                outputs: list[list[Any]] = [[seq] * rows] if rows else []
+                record = msgspec.structs.replace(
+                    BLANK, prediction_id=uuid7_text(), endpoint=f"e{seq % 3 > 0:d}", seq=seq, rows=rows, inputs=inputs,
+                    outputs=outputs, package_digest=schema.package_digest, rules=["r"] * (seq % 5 == 0),
+                )  # fmt: skip
+                one.append(record, schema)
+                if seq % 7 == 0:
+                    said = Feedback(record.endpoint, record.prediction_id, 0, "label", 1.0, None, AT + seq, AT + seq)
+                    one.append(Feedbacks([said]))
+            one.append(Heartbeat(str(one.gateway), AT, {"e0": count, "e1": count}, True))
+            await one.written()
+
+
+def everything(warehouse: DuckLakeWarehouse) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: warehouse.query(f"select * from interlock.{name} order by all").to_pylist()
+        for name in ("predictions_e0", "predictions_e1", "feedback_e0", "feedback_e1", "gateways")
+    }
+
+
+class Watched:
+    """A warehouse that notes which thread appends, and how much."""
+
+    def __init__(self, warehouse: DuckLakeWarehouse) -> None:
+        self.warehouse = warehouse
+        self.threads: set[int] = set()
+        self.commits: list[int] = []
+
+    def append(self, tables: Mapping[str, pa.Table], marks: Mapping[str, int]) -> int:
+        self.threads.add(threading.get_ident())
+        self.commits.append(sum(map(len, tables.values())))
+        return self.warehouse.append(tables, marks)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.warehouse, name)
 
 
 async def test_what_is_written_leaves_the_disk_while_others_go_on(tmp_path: Path) -> None:
@@ -34,3 +113,76 @@ async def test_what_is_written_leaves_the_disk_while_others_go_on(tmp_path: Path
         recorder.step(flush=True)
         assert not segments(folder)
         assert not said
+
+
+@pytest.mark.parametrize(("piece", "rows"), [(64, 40), (700, 20_000), (2 << 20, 7)])
+async def test_the_size_of_pieces_and_batches_makes_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int, rows: int
+) -> None:
+    await write(tmp_path / "journals", COUNT, writers=2)
+    found = []
+    for name in ("at once", "in parts"):
+        folder = tmp_path / name / "journals"
+        for path in segments(tmp_path / "journals"):
+            (folder / path.parent.name).mkdir(parents=True)
+            (folder / path.parent.name / path.name).write_bytes(path.read_bytes())
+        with closing(open_warehouse(tmp_path / name / "warehouse", create=True, threads=1)) as warehouse:
+            Recorder(folder, warehouse, pytest.fail, spare=SpareTime()).step(flush=True)
+            found.append(everything(warehouse))
+        assert not segments(folder)
+        monkeypatch.setattr(recorder, "PIECE_BYTES", piece)
+        monkeypatch.setattr(batch, "BATCH_ROWS", rows)
+    assert found[0] == found[1]
+    assert sum(map(len, found[0].values())) == 2 * ROWS
+
+
+async def test_a_look_takes_one_batch_and_says_that_more_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks it is told to stop, and opens the warehouse anew; who is behind would not come to that otherwise."""
+    monkeypatch.setattr(batch, "BATCH_ROWS", 30)
+    monkeypatch.setattr(recorder, "PIECE_BYTES", 1000)
+    await write(tmp_path / "journals", COUNT)
+    with closing(open_warehouse(tmp_path / "warehouse", create=True, threads=1)) as warehouse:
+        sink = Watched(warehouse)
+        made = Recorder(tmp_path / "journals", sink, pytest.fail)
+        assert made.step()
+        (first,) = sink.commits
+        assert 30 <= first < COUNT
+        made.run(threading.Event(), until=time.monotonic() + 3.0)
+        assert made.rows == sum(sink.commits) == ROWS
+        assert max(sink.commits) < COUNT
+
+
+async def test_a_look_comes_to_its_end_while_records_keep_coming(tmp_path: Path) -> None:
+    loop, looks = asyncio.get_running_loop(), list[None]()
+
+    async def beat() -> None:
+        one.append(Heartbeat(str(one.gateway), AT, {"e0": 1}, False))
+        await one.written()
+
+    class Meanwhile(SpareTime):
+        """Whenever a piece was read, there is something new."""
+
+        def call(self, work: Callable[[], T]) -> T:
+            done = work()
+            asyncio.run_coroutine_threadsafe(beat(), loop).result()
+            looks.append(None)
+            assert len(looks) < 20, "it looks again and again"
+            return done
+
+    async with journal(tmp_path / "journals") as one:
+        await beat()
+        with closing(open_warehouse(tmp_path / "warehouse", create=True, threads=1)) as warehouse:
+            made = Recorder(tmp_path / "journals", warehouse, pytest.fail, spare=Meanwhile())
+            await asyncio.to_thread(made.step)
+    assert looks
+
+
+async def test_who_is_late_no_longer_waits_for_spare_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, late in enumerate((1e9, 0.0)):
+        monkeypatch.setattr(recorder, "LATE_SECONDS", late)
+        folder = tmp_path / str(number)
+        await write(folder / "journals", 5)
+        with closing(open_warehouse(folder / "warehouse", create=True, threads=1)) as warehouse:
+            sink = Watched(warehouse)
+            Recorder(folder / "journals", sink, pytest.fail, spare=SpareTime()).step(flush=True)
+            assert (sink.threads == {threading.get_ident()}) == (late == 0.0)

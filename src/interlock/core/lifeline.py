@@ -46,7 +46,7 @@ class Child:
                 stdout=output,
                 stderr=stderr,
                 cwd=directory,
-                start_new_session=True,
+                process_group=0,
                 pass_fds=(read,),
             )
         except BaseException:

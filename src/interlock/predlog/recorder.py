@@ -14,25 +14,32 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
-import pyarrow as pa
 
 from interlock.core.errors import Corrupt, InterlockError
+from interlock.core.spare import SpareTime
+from interlock.predlog.batch import Batch
 from interlock.predlog.journal import HEADER, SegmentReader, segments
-from interlock.predlog.record import Feedback, Feedbacks, Heartbeat, Prediction, Schema
-from interlock.predlog.rows import WINDOW, feedback_tables, heartbeat_table, prediction_tables
+from interlock.predlog.record import Schema
+from interlock.predlog.rows import WINDOW
 from interlock.predlog.sink import RowSink
 
-BATCH_RECORDS, BATCH_ROWS = 5000, 20_000
-"""A commit costs about 45 ms of CPU and 3 µs a row, so many rows share one; memory follows the records."""
+PIECE_BYTES = 2 << 20
+"""Of a journal, read and turned into columns at once: some twenty milliseconds of work."""
 BATCH_SECONDS = 1.0
 PAUSE_SECONDS = 0.2
 """Between two looks at the journals. A look costs as much as reading thirty records, so it waits until there are some."""
+LATE_SECONDS = 10.0
+"""So long the recorder leaves answers all the time they want; if it has not read everything by then, it takes its share."""
 ATTRIBUTE_SHARE = 0.1
 """Of the time, at the most, feedback by unit is attributed: it looks at the log of a whole window."""
 KEEP_MARKS_MS = 7 * 24 * 3600 * 1000
+
+T = TypeVar("T")
 
 
 class Backlog(msgspec.Struct, frozen=True):
@@ -46,25 +53,31 @@ class Backlog(msgspec.Struct, frozen=True):
 class Recorder:
     """Moves records of every journal under `folder` into `sink`; one at a time (the process holds a lock)."""
 
-    def __init__(self, folder: Path, sink: RowSink, say: Callable[[str], None], *, window: timedelta = WINDOW) -> None:
-        """`window`: so long before its `at` lies the prediction, at the most, that feedback by unit is about."""
+    def __init__(
+        self,
+        folder: Path,
+        sink: RowSink,
+        say: Callable[[str], None],
+        *,
+        window: timedelta = WINDOW,
+        spare: SpareTime | None = None,
+    ) -> None:
+        """`window`: so long before its `at` lies the prediction, at the most, that feedback by unit is about.
+
+        `spare`: where it works while it is not late; None: in the caller's thread.
+        """
         self.folder = folder
         self.sink = sink
         self.say = say
         self.window = window
         self.rows = 0
+        self._spare = spare
         self._marks = sink.marks()
         self._schemas: dict[str, Schema] = {}
         self._open: dict[Path, SegmentReader] = {}
-        self._since = self._attribute_at = 0.0
-        self._new_batch()
-
-    def _new_batch(self) -> None:
-        self._predictions: list[tuple[str, Prediction]] = []
-        self._feedback: list[tuple[int, Feedback]] = []
-        self._beats: list[Heartbeat] = []
-        self._pending: dict[str, int] = {}
-        self._size = self._count = 0
+        self._batch = Batch(window)
+        self._attribute_at = 0.0
+        self._all_read_at = time.monotonic()
 
     def run(self, stop: threading.Event, until: float = math.inf) -> None:
         """Work until `stop` or the monotonic time `until`, then write what is there.
@@ -74,7 +87,8 @@ class Recorder:
         pause = PAUSE_SECONDS
         while not stop.is_set() and time.monotonic() < until:
             try:
-                self.step()
+                if self.step():
+                    continue
                 pause = PAUSE_SECONDS
             except InterlockError as error:
                 self.say(f"cannot write to the warehouse, will try again: {error.message}")
@@ -82,19 +96,28 @@ class Recorder:
             stop.wait(pause)
         self.step(flush=True)
 
-    def step(self, *, flush: bool = False) -> None:
-        """Read what is new, and commit when the batch is large or old enough."""
-        gc.disable()  # a batch is two hundred thousand lists and no cycle: looking for some would double the time
+    def step(self, *, flush: bool = False) -> bool:
+        """Read what is new, and commit when the batch is large or old enough; whether there is more to read at once.
+
+        `flush`: read all of it, and commit whatever there is.
+        """
+        gc.disable()  # a batch is thousands of lists and no cycle: looking for some would double the time
         try:
-            for path in segments(self.folder):
-                self._read(path, whole=flush)
-            due = self._full() or (self._pending and time.monotonic() - self._since >= BATCH_SECONDS)
-            if due or (flush and self._pending):
+            more = self._gather(whole=flush)
+            while more and flush:
+                self._commit()
+                more = self._gather(whole=True)
+            if self._batch and (more or flush or time.monotonic() - self._batch.since >= BATCH_SECONDS):
                 self._commit()
         finally:
             gc.enable()
         self._attribute()
         self._tidy()
+        return more
+
+    def _work(self, work: Callable[[], T]) -> T:
+        late = time.monotonic() - self._all_read_at > LATE_SECONDS
+        return work() if late or self._spare is None else self._spare.call(work)
 
     def _attribute(self) -> None:
         began = time.monotonic()
@@ -102,27 +125,42 @@ class Recorder:
             self.sink.attribute()
             self._attribute_at = began + (time.monotonic() - began) / ATTRIBUTE_SHARE
 
-    def _read(self, path: Path, *, whole: bool) -> bool:
+    def _gather(self, *, whole: bool) -> bool:
+        """Read pieces of all journals in turn until little is left, or nothing (`whole`), or the batch is full: whether it is.
+
+        The little that came meanwhile can wait: whoever looked again at once would never rest while requests come.
+        """
+        little, behind = 0 if whole else PIECE_BYTES // 2, True
+        while behind:
+            behind = False
+            for path in segments(self.folder):
+                if self._batch.full:
+                    return True
+                behind |= self._read(path) > little
+        self._all_read_at = time.monotonic()
+        return False
+
+    def _read(self, path: Path) -> int:
+        """A piece of a journal; its bytes."""
         try:
-            reader = self._reader(path)
-            began = reader.position
-            while whole or not self._full():
-                before = reader.position
-                for record, position in reader.records():
-                    self._take(reader, record, position)
-                    if self._full():
-                        self._commit()
-                if reader.position == before:
-                    break
+            return self._work(partial(self._piece, path))
         except Corrupt as error:
             self._quarantine(path, error)
-            return True
         except FileNotFoundError:
-            return False  # its gateway's folder was tidied away between the listing and now
-        return reader.position > began
+            pass  # its gateway's folder was tidied away between the listing and now
+        return 0
 
-    def _full(self) -> bool:
-        return self._count >= BATCH_RECORDS or self._size >= BATCH_ROWS
+    def _piece(self, path: Path) -> int:
+        reader = self._reader(path)
+        began = reader.position
+        try:
+            for record, position in reader.records(PIECE_BYTES):
+                if isinstance(record, Schema):
+                    self._schemas[record.package_digest] = record
+                self._batch.add(reader.gateway, reader.segment, record, position)
+        finally:
+            self._batch.settle(self._schemas)
+        return reader.position - began
 
     def _reader(self, path: Path) -> SegmentReader:
         """Opened at the mark; what lies before it is read for its schemas only."""
@@ -143,39 +181,23 @@ class Recorder:
             self._open[path] = reader
         return reader
 
-    def _take(self, reader: SegmentReader, record: object, position: int) -> None:
-        if not self._pending:
-            self._since = time.monotonic()
-        self._count += 1
-        self._pending[reader.segment] = position
-        if isinstance(record, Prediction):
-            self._predictions.append((reader.gateway, record))
-            self._size += max(1, record.rows)
-        elif isinstance(record, Feedbacks):
-            self._feedback += enumerate(record.items, position - len(record.items))  # a frame is longer than that
-            self._size += len(record.items)
-        elif isinstance(record, Heartbeat):
-            self._beats.append(record)
-        elif isinstance(record, Schema):
-            self._schemas[record.package_digest] = record
-
     def _commit(self) -> None:
-        tables: dict[str, pa.Table] = prediction_tables(self._predictions, self._schemas)
-        tables |= feedback_tables(self._feedback, self.window)
-        if self._beats:
-            tables["gateways"] = heartbeat_table(self._beats)
+        self.rows += self._work(self._written)
+        self._marks |= self._batch.marks
+        self._batch = Batch(self.window)
+
+    def _written(self) -> int:
+        tables = self._batch.tables()
         if tables:
-            self.sink.append(tables, self._pending)
-            self.rows += self._size
-        self._marks |= self._pending
-        self._new_batch()
+            self.sink.append(tables, self._batch.marks)
+        return sum(map(len, tables.values()))
 
     def _tidy(self) -> None:
         """Delete segments that are sealed and wholly written, and folders of gateways that have none left."""
         for path, reader in list(self._open.items()):
-            if reader.segment in self._pending or not reader.sealed():
+            if reader.segment in self._batch.marks or not reader.sealed():
                 continue
-            if self._read(path, whole=False) or path not in self._open:
+            if self._read(path) or path not in self._open:
                 continue  # something came between the last look and the sealing
             if self._marks.get(reader.segment, HEADER.size) >= reader.position:
                 reader.close()
@@ -185,7 +207,7 @@ class Recorder:
                     path.parent.rmdir()
 
     def _quarantine(self, path: Path, error: Corrupt) -> None:
-        if self._pending:
+        if self._batch:
             self._commit()
         target = self.folder.parent / "quarantine" / path.name
         target.parent.mkdir(exist_ok=True)

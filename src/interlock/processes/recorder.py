@@ -12,10 +12,13 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
+
 from interlock.core.errors import InterlockError
 from interlock.core.files import locked
 from interlock.core.lifeline import tie_to_parent
 from interlock.core.project import Project
+from interlock.core.spare import SpareTime
 from interlock.predlog.recorder import Recorder
 from interlock.warehouse.ducklake import open_warehouse
 
@@ -35,6 +38,7 @@ def main() -> int:
     options = parser.parse_args()
     tie_to_parent(grace=10.0)
     os.nice(NICE)
+    pa.set_memory_pool(pa.system_memory_pool())  # gives back what it does not need: 15 to 30 MB
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -51,7 +55,7 @@ def _record(project: Project, stop: threading.Event) -> None:
     with locked(project.locks / "recorder.lock", timeout=10.0, holder=f"recorder (pid {os.getpid()})"):
         warehouse = open_warehouse(project.warehouse, create=True, threads=1)
         window = timedelta(days=project.settings().endpoint.feedback_days)
-        recorder = Recorder(project.journals, warehouse, _say, window=window)
+        recorder = Recorder(project.journals, warehouse, _say, window=window, spare=SpareTime())
         keeper = threading.Thread(target=_maintain, args=(project, stop), name="maintenance", daemon=True)
         keeper.start()
         _say("ready: recorder")
