@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -23,6 +25,23 @@ from interlock.predlog.recorder import Recorder
 from interlock.warehouse.ducklake import DuckLakeWarehouse, open_warehouse
 
 T = TypeVar("T")
+RECORD_TWICE = """
+import os, sys
+from pathlib import Path
+from interlock.core.spare import SpareTime
+from interlock.predlog.recorder import Recorder
+from interlock.warehouse.ducklake import open_warehouse
+
+folder = Path(sys.argv[1])
+warehouse = open_warehouse(folder / "warehouse", create=True, threads=1)
+spare = SpareTime()
+for journals in ("first", "second"):
+    (folder / journals).rename(folder / "journals")
+    made = Recorder(folder / "journals", warehouse, print, spare=spare)
+    made.step(flush=True)
+    (folder / "journals").rename(folder / f"{journals} done")
+print(sum(os.sched_getscheduler(int(thread)) == os.SCHED_IDLE for thread in os.listdir("/proc/self/task")))
+"""
 AT = 1_790_000_000_000_000
 BLANK = Prediction(
     prediction_id="", request_id="", endpoint="", received_at=AT, event_time=AT, unit_id="u", unit_source="client",
@@ -178,6 +197,8 @@ async def test_a_look_comes_to_its_end_while_records_keep_coming(tmp_path: Path)
 
 
 async def test_who_is_late_no_longer_waits_for_spare_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "PIECE_BYTES", 64)
+    monkeypatch.setattr(batch, "BATCH_ROWS", 1)
     for number, late in enumerate((1e9, 0.0)):
         monkeypatch.setattr(recorder, "LATE_SECONDS", late)
         folder = tmp_path / str(number)
@@ -186,3 +207,12 @@ async def test_who_is_late_no_longer_waits_for_spare_time(tmp_path: Path, monkey
             sink = Watched(warehouse)
             Recorder(folder / "journals", sink, pytest.fail, spare=SpareTime()).step(flush=True)
             assert (sink.threads == {threading.get_ident()}) == (late == 0.0)
+
+
+async def test_threads_of_libraries_do_not_wait_for_spare_time(tmp_path: Path) -> None:
+    """Who is late needs them, too."""
+    for name in ("first", "second"):
+        await write(tmp_path / name, COUNT)
+    command = [sys.executable, "-c", RECORD_TWICE, str(tmp_path)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("1", "")

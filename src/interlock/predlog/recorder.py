@@ -80,7 +80,7 @@ class Recorder:
         self._all_read_at = time.monotonic()
 
     def run(self, stop: threading.Event, until: float = math.inf) -> None:
-        """Work until `stop` or the monotonic time `until`, then write what is there.
+        """Work until `stop`, then write what is there; or until the monotonic time `until`, to go on with another sink.
 
         A sink that fails is tried again; nothing is dropped.
         """
@@ -94,19 +94,18 @@ class Recorder:
                 self.say(f"cannot write to the warehouse, will try again: {error.message}")
                 pause = min(pause * 2, 10.0)
             stop.wait(pause)
-        self.step(flush=True)
+        if stop.is_set():
+            self.step(flush=True)
 
     def step(self, *, flush: bool = False) -> bool:
         """Read what is new, and commit when the batch is large or old enough; whether there is more to read at once.
 
-        `flush`: read all of it, and commit whatever there is.
+        `flush`: read all that there is now, and commit it.
         """
         gc.disable()  # a batch is thousands of lists and no cycle: looking for some would double the time
         try:
-            more = self._gather(whole=flush)
-            while more and flush:
+            while (more := self._gather()) and flush:
                 self._commit()
-                more = self._gather(whole=True)
             if self._batch and (more or flush or time.monotonic() - self._batch.since >= BATCH_SECONDS):
                 self._commit()
         finally:
@@ -125,34 +124,31 @@ class Recorder:
             self.sink.attribute()
             self._attribute_at = began + (time.monotonic() - began) / ATTRIBUTE_SHARE
 
-    def _gather(self, *, whole: bool) -> bool:
-        """Read pieces of all journals in turn until little is left, or nothing (`whole`), or the batch is full: whether it is.
-
-        The little that came meanwhile can wait: whoever looked again at once would never rest while requests come.
-        """
-        little, behind = 0 if whole else PIECE_BYTES // 2, True
+    def _gather(self) -> bool:
+        """Read pieces of all journals in turn, up to their ends of now, or until the batch is full: whether it is."""
+        behind = True
         while behind:
             behind = False
             for path in segments(self.folder):
                 if self._batch.full:
                     return True
-                behind |= self._read(path) > little
+                behind |= self._read(path)
         self._all_read_at = time.monotonic()
         return False
 
-    def _read(self, path: Path) -> int:
-        """A piece of a journal; its bytes."""
+    def _read(self, path: Path) -> bool:
+        """A piece of a journal; whether there was more than that. What comes meanwhile does not count, or it would never rest."""
         try:
             return self._work(partial(self._piece, path))
         except Corrupt as error:
             self._quarantine(path, error)
         except FileNotFoundError:
             pass  # its gateway's folder was tidied away between the listing and now
-        return 0
+        return False
 
-    def _piece(self, path: Path) -> int:
+    def _piece(self, path: Path) -> bool:
         reader = self._reader(path)
-        began = reader.position
+        began, end = reader.position, reader.size()
         try:
             for record, position in reader.records(PIECE_BYTES):
                 if isinstance(record, Schema):
@@ -160,7 +156,7 @@ class Recorder:
                 self._batch.add(reader.gateway, reader.segment, record, position)
         finally:
             self._batch.settle(self._schemas)
-        return reader.position - began
+        return began < reader.position < end
 
     def _reader(self, path: Path) -> SegmentReader:
         """Opened at the mark; what lies before it is read for its schemas only."""
@@ -182,7 +178,8 @@ class Recorder:
         return reader
 
     def _commit(self) -> None:
-        self.rows += self._work(self._written)
+        # Threads inherit the class of who starts them, and the first commit starts those of Arrow.
+        self.rows += self._work(self._written) if self.rows else self._written()
         self._marks |= self._batch.marks
         self._batch = Batch(self.window)
 
@@ -197,9 +194,8 @@ class Recorder:
         for path, reader in list(self._open.items()):
             if reader.segment in self._batch.marks or not reader.sealed():
                 continue
-            if self._read(path) or path not in self._open:
-                continue  # something came between the last look and the sealing
-            if self._marks.get(reader.segment, HEADER.size) >= reader.position:
+            self._read(path)  # what came between the last look and the sealing
+            if path in self._open and self._marks.get(reader.segment, HEADER.size) >= reader.position:
                 reader.close()
                 del self._open[path]
                 path.unlink()
