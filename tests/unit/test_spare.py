@@ -7,13 +7,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import pytest
 
 from interlock.core.lifeline import Child
 from interlock.core.spare import SpareTime
+
+T = TypeVar("T")
 
 
 def here() -> tuple[int, int]:
@@ -41,14 +44,23 @@ def no_core_is_free() -> Iterator[None]:
             one.wait()
 
 
+def by_another(spare: SpareTime, work: Callable[[], T], thread: Callable[[T], int]) -> T:
+    """What a call gives that is not made in this thread: at the first attempt, unless the machine is busy."""
+    for _ in range(1000):
+        if thread(done := spare.call(work)) != threading.get_ident():
+            return done
+        time.sleep(0.01)
+    pytest.fail("the caller always had to do it")
+
+
 def test_it_runs_where_a_core_would_stand_still_and_gives_back_what_comes() -> None:
     spare = SpareTime()
-    thread, policy = spare.call(here)
-    assert (thread != threading.get_ident(), policy) == (True, os.SCHED_IDLE)
+    thread, policy = by_another(spare, here, lambda done: done[0])
+    assert policy == os.SCHED_IDLE
     assert here()[1] == os.SCHED_OTHER
     with pytest.raises(ZeroDivisionError):
         spare.call(lambda: 1 // 0)
-    assert spare.call(here)[0] == thread
+    assert by_another(spare, here, lambda done: done[0])[0] == thread
 
 
 def test_where_no_core_is_free_the_caller_does_it() -> None:
@@ -56,8 +68,10 @@ def test_where_no_core_is_free_the_caller_does_it() -> None:
     with no_core_is_free():
         for _ in range(1000):
             if spare.call(busy) == threading.get_ident():
-                return
-    pytest.fail("it waited a thousand times for time that did not come")
+                break
+        else:
+            pytest.fail("it waited a thousand times for time that did not come")
+    by_another(spare, busy, lambda thread: thread)
 
 
 def test_where_the_kernel_forbids_that_class_work_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -28,8 +27,8 @@ from interlock.predlog.record import Schema
 from interlock.predlog.rows import WINDOW
 from interlock.predlog.sink import RowSink
 
-PIECE_BYTES = 2 << 20
-"""Of a journal, read and turned into columns at once: some twenty milliseconds of work."""
+PIECE_BYTES = 1 << 20
+"""Of a journal, read and turned into columns at once: some ten milliseconds of work."""
 BATCH_SECONDS = 1.0
 PAUSE_SECONDS = 0.2
 """Between two looks at the journals. A look costs as much as reading thirty records, so it waits until there are some."""
@@ -38,8 +37,6 @@ LATE_SECONDS = 10.0
 ATTRIBUTE_SHARE = 0.1
 """Of the time, at the most, feedback by unit is attributed: it looks at the log of a whole window."""
 KEEP_MARKS_MS = 7 * 24 * 3600 * 1000
-
-T = TypeVar("T")
 
 
 class Backlog(msgspec.Struct, frozen=True):
@@ -64,7 +61,7 @@ class Recorder:
     ) -> None:
         """`window`: so long before its `at` lies the prediction, at the most, that feedback by unit is about.
 
-        `spare`: where it works while it is not late; None: in the caller's thread.
+        `spare`: where it reads while it is not late; None: in the caller's thread.
         """
         self.folder = folder
         self.sink = sink
@@ -114,10 +111,6 @@ class Recorder:
         self._tidy()
         return more
 
-    def _work(self, work: Callable[[], T]) -> T:
-        late = time.monotonic() - self._all_read_at > LATE_SECONDS
-        return work() if late or self._spare is None else self._spare.call(work)
-
     def _attribute(self) -> None:
         began = time.monotonic()
         if began >= self._attribute_at:
@@ -138,8 +131,9 @@ class Recorder:
 
     def _read(self, path: Path) -> bool:
         """A piece of a journal; whether there was more than that. What comes meanwhile does not count, or it would never rest."""
+        late = time.monotonic() - self._all_read_at > LATE_SECONDS
         try:
-            return self._work(partial(self._piece, path))
+            return self._piece(path) if late or self._spare is None else self._spare.call(partial(self._piece, path))
         except Corrupt as error:
             self._quarantine(path, error)
         except FileNotFoundError:
@@ -178,16 +172,13 @@ class Recorder:
         return reader
 
     def _commit(self) -> None:
-        # Threads inherit the class of who starts them, and the first commit starts those of Arrow.
-        self.rows += self._work(self._written) if self.rows else self._written()
-        self._marks |= self._batch.marks
-        self._batch = Batch(self.window)
-
-    def _written(self) -> int:
+        """In our own thread: it holds the warehouse's lock, for which others wait."""
         tables = self._batch.tables()
         if tables:
             self.sink.append(tables, self._batch.marks)
-        return sum(map(len, tables.values()))
+            self.rows += sum(map(len, tables.values()))
+        self._marks |= self._batch.marks
+        self._batch = Batch(self.window)
 
     def _tidy(self) -> None:
         """Delete segments that are sealed and wholly written, and folders of gateways that have none left."""
