@@ -229,3 +229,34 @@ def test_maintenance_of_the_tidy_does_nothing(warehouse: Warehouse) -> None:
     done = warehouse.maintain()
     assert (done.merged_files, done.expired_snapshots, done.deleted_files) == (0, 0, 0)
     assert warehouse.snapshot() == before
+
+
+def test_files_from_before_a_column_came_are_merged(warehouse: Warehouse, again: Callable[[], Warehouse]) -> None:
+    """Who opens the log later merges what lies before and after, as often as it likes; old snapshots stay as they were."""
+    ids = iter([uuid7() for _ in range(100)])
+    taken = []
+    for commit in range(9):
+        more: dict[str, Any] = (
+            {} if commit < 3 else {"in_x": [1.0] * 10} if commit < 6 else {"in_x": [2.0] * 10, "in_y": [3.0] * 10}
+        )
+        batch = [next(ids) for _ in range(10)]
+        tables = {FLIGHTS: predictions(batch, **more)}
+        if commit > 4:
+            tables[FEEDBACK] = feedback([(one, "label", 1.0) for one in batch])
+        taken.append(warehouse.append(tables, {"s": commit + 1}))
+    for snapshot in (taken[2], taken[5]):
+        warehouse.pin(f"model:{snapshot}", snapshot)
+    said = f"select count(*), count(distinct prediction_id) from interlock.{FLIGHTS}"
+    columns = f"select count(in_x), sum(in_x), count(in_y) from interlock.{FLIGHTS}"
+    for turn in range(3):
+        keeper = again()
+        done = keeper.maintain(keep=timedelta(0), grace=timedelta(0))
+        assert (done.merged_files >= 9) is (turn == 0)
+        assert keeper.maintain(keep=timedelta(0), grace=timedelta(0)).merged_files == 0
+        for reader in (warehouse, keeper, again()):
+            assert rows(reader, said) == [(90 + turn, 90 + turn)]
+            assert rows(reader, columns) == [(60, 90.0, 30)]
+            assert rows(reader, said, snapshot=taken[2]) == [(30, 30)]
+            assert rows(reader, said, snapshot=taken[5]) == [(60, 60)]
+            assert rows(reader, "select count(label) from interlock.outcomes_flight_delay") == [(40,)]
+        warehouse.append({FLIGHTS: predictions([next(ids)])}, {"s": 10 + turn})

@@ -12,16 +12,20 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
+import duckdb
 import msgspec
 import pyarrow as pa
 import pytest
 
 from interlock.core.ids import uuid7, uuid7_text
+from interlock.core.project import Project
 from interlock.core.spare import SpareTime
 from interlock.predlog import batch, recorder
 from interlock.predlog.journal import Journal, segments
 from interlock.predlog.record import Feedback, Feedbacks, Field, Heartbeat, Prediction, Schema
 from interlock.predlog.recorder import Recorder
+from interlock.processes.recorder import maintain
+from interlock.warehouse import maintenance
 from interlock.warehouse.ducklake import DuckLakeWarehouse, open_warehouse
 
 T = TypeVar("T")
@@ -220,3 +224,31 @@ async def test_threads_of_libraries_do_not_wait_for_spare_time(tmp_path: Path) -
     command = [sys.executable, "-c", RECORD_TWICE, str(tmp_path)]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("1", "")
+
+
+def test_maintenance_goes_on_after_a_defect_of_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(tmp_path)
+    for commit in range(3):
+        with closing(open_warehouse(project.warehouse, create=True)) as warehouse:
+            warehouse.append({"numbers": pa.table({"n": list(range(100))})}, {"s": commit + 1})
+    files = project.warehouse / "data" / "interlock" / "numbers"
+    merge, stop = maintenance.merge, threading.Event()
+
+    def broken(engine: DuckLakeWarehouse) -> int:
+        monkeypatch.setattr(maintenance, "merge", merge)
+        raise duckdb.InternalException("INTERNAL Error: assertion\n\nStack Trace:\n...")
+
+    monkeypatch.setattr(maintenance, "merge", broken)
+    keeper = threading.Thread(target=maintain, args=(project, stop, 0.01))
+    keeper.start()
+    try:
+        deadline = time.monotonic() + 60
+        while len(list(files.iterdir())) < 4 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        stop.set()
+        keeper.join()
+    assert len(list(files.iterdir())) == 4  # the merged one beside those that readers may still want
+    assert "will be tried again in 0 s: InternalException('INTERNAL Error: assertion" in capsys.readouterr().out

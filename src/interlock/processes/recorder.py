@@ -56,7 +56,7 @@ def _record(project: Project, stop: threading.Event) -> None:
         warehouse = open_warehouse(project.warehouse, create=True, threads=1)
         window = timedelta(days=project.settings().endpoint.feedback_days)
         recorder = Recorder(project.journals, warehouse, _say, window=window, spare=SpareTime())
-        keeper = threading.Thread(target=_maintain, args=(project, stop), name="maintenance", daemon=True)
+        keeper = threading.Thread(target=maintain, args=(project, stop), name="maintenance", daemon=True)
         keeper.start()
         _say("ready: recorder")
         while not stop.is_set():
@@ -67,14 +67,15 @@ def _record(project: Project, stop: threading.Event) -> None:
                 recorder.sink = warehouse = open_warehouse(project.warehouse, threads=1)
 
 
-def _maintain(project: Project, stop: threading.Event) -> None:
+def maintain(project: Project, stop: threading.Event, seconds: float = MAINTAIN_SECONDS) -> None:
     """Merge small files and drop what nobody needs, often enough that no merge holds the lock for long."""
-    while not stop.wait(MAINTAIN_SECONDS):
+    while not stop.wait(seconds):
         try:
             with closing(open_warehouse(project.warehouse, threads=1)) as warehouse:
                 warehouse.maintain()
-        except InterlockError as error:
-            _say(f"maintenance will be tried again in five minutes: {error.message}")
+        except Exception as error:  # noqa: BLE001 - also a defect of the engine: else nothing would ever be merged again
+            what = error.message if isinstance(error, InterlockError) else repr(error).partition("\\n")[0]
+            _say(f"maintenance will be tried again in {seconds:.0f} s: {what}")
 
 
 def _say(text: str) -> None:

@@ -269,6 +269,17 @@ class DuckLakeWarehouse:
         finally:
             cursor.close()
 
+    def forget(self) -> None:
+        """Let the next transaction learn the catalog anew.
+
+        Who reads inlined rows remembers, under the number of their schema, which tables there were when their own table was
+        made; who then merges older files of another table does not find it (duckdb/ducklake issue 955).
+        """
+        with self.lock.held():
+            if self._writable:
+                self._connection.execute("detach writer")
+                self._writable = False
+
     # reading
 
     def query(

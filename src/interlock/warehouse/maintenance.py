@@ -44,9 +44,12 @@ def merge(engine: Engine) -> int:
     """Write inlined rows to files and merge small files; the number of files that went. It leaves off when it is always read."""
     with engine.transaction() as session:
         session.run(SUPERSEDED_MARKS)
-    merged = 0
-    for schema, table in _tables(engine):
+    tables = _tables(engine)
+    for schema, table in tables:
         _move(engine, "call ducklake_flush_inlined_data('writer', table_name => ?, schema_name => ?)", [table, schema])
+    engine.forget()
+    merged = 0
+    for schema, table in tables:
         while slices := _move(engine, MERGE, [table, schema]):
             merged += sum(files for _, _, files, _ in slices)
     return merged

@@ -49,6 +49,10 @@ class Engine(Protocol):
         """A session that reads, and may keep scratch tables in `memory.main`."""
         ...
 
+    def forget(self) -> None:
+        """Let the next transaction learn the catalog anew."""
+        ...
+
 
 def quoted(name: str) -> str:
     """An SQL identifier."""
