@@ -222,6 +222,17 @@ def test_pinned_snapshots_outlive_maintenance(warehouse: Warehouse) -> None:
     assert warehouse.pins() == {"model:2": taken[3]}
 
 
+def test_merged_files_stay_for_those_who_read_them(warehouse: Warehouse) -> None:
+    for commit in range(3):
+        warehouse.append({FLIGHTS: predictions([uuid7() for _ in range(20)])}, {"s": commit + 1})
+    done = warehouse.maintain(grace=timedelta(minutes=1))
+    assert done.merged_files >= 3
+    assert done.deleted_files == 0
+    done = warehouse.maintain(grace=timedelta(0))
+    assert done.merged_files == 0
+    assert done.deleted_files >= 3
+
+
 def test_maintenance_of_the_tidy_does_nothing(warehouse: Warehouse) -> None:
     warehouse.append({FLIGHTS: predictions([uuid7() for _ in range(20)])}, {"s": 1})
     warehouse.maintain()

@@ -6,7 +6,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 
@@ -78,6 +78,31 @@ def test_a_log_from_before_feedback_by_unit_takes_it(tmp_path: Path) -> None:
         before = warehouse.snapshot()
         warehouse.attribute()
         assert warehouse.snapshot() == before
+
+
+def test_a_log_that_was_written_row_by_row_goes_on(tmp_path: Path) -> None:
+    """Before rows came as files they were inserted; both are read and merged as one."""
+    columns = {"role": ["live"], "in_x": [8.0], "in_y": ["a"]}
+
+    def rows() -> dict[str, pa.Table]:
+        return {"predictions_e": pa.table({"prediction_id": pa.array([uuid7().bytes], pa.uuid()), **columns})}
+
+    said = """
+        select count(*) as n, count(distinct prediction_id) as ids, sum(in_x) as x, count(in_y) as y
+        from interlock.predictions_e where role = 'live'
+    """
+    expected = [{"n": 7, "ids": 7, "x": 44.0, "y": 4}]
+    with closing(open_warehouse(tmp_path / "warehouse", create=True)) as warehouse:
+        warehouse.append(rows(), {})
+        for _ in range(3):
+            with warehouse.transaction() as session:
+                one = "select uuidv7() as prediction_id, 4.0 as in_x, 'live' as role"
+                session.run(f"insert into writer.interlock.predictions_e by name {one}")
+            warehouse.append(rows(), {})
+        assert warehouse.query(said).to_pylist() == expected
+    with closing(open_warehouse(tmp_path / "warehouse")) as warehouse:
+        assert warehouse.maintain(grace=timedelta(0)).merged_files >= 7
+        assert warehouse.query(said).to_pylist() == expected
 
 
 def test_a_project_may_move(tmp_path: Path) -> None:

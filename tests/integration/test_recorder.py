@@ -17,6 +17,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
+from interlock.core.errors import Unavailable
 from interlock.core.ids import uuid7, uuid7_text
 from interlock.core.project import Project
 from interlock.core.spare import SpareTime
@@ -252,3 +253,41 @@ def test_maintenance_goes_on_after_a_defect_of_the_engine(
         keeper.join()
     assert len(list(files.iterdir())) == 4  # the merged one beside those that readers may still want
     assert "will be tried again in 0 s: InternalException('INTERNAL Error: assertion" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+async def test_a_commit_that_failed_is_made_before_anything_else(tmp_path: Path, *, renewed: bool) -> None:
+    """The rows of before, and those that came since, are there once; what was staged is not staged again."""
+    staged = 0
+
+    class Failing(Watched):
+        """A warehouse that others keep locked, at first."""
+
+        def stage(self, tables: Mapping[str, pa.Table]) -> Mapping[str, pa.Table]:
+            nonlocal staged
+            staged += 1
+            return self.warehouse.stage(tables)
+
+        def append(self, tables: Mapping[str, pa.Table], marks: Mapping[str, int]) -> int:
+            if len(self.commits) < 2:
+                self.commits.append(0)
+                raise Unavailable("somebody keeps the lock")
+            return super().append(tables, marks)
+
+    await write(tmp_path / "journals", COUNT)
+    with (
+        closing(open_warehouse(tmp_path / "warehouse", create=True, threads=1)) as warehouse,
+        closing(open_warehouse(tmp_path / "warehouse", threads=1)) as other,
+    ):
+        made = Recorder(tmp_path / "journals", Failing(warehouse), pytest.fail, spare=SpareTime())
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                made.step(flush=True)
+        assert staged == 1
+        await write(tmp_path / "journals", COUNT)
+        if renewed:
+            made.sink = other
+        made.step(flush=True)
+        assert staged == 2 - renewed
+        assert sum(map(len, everything(warehouse).values())) == made.rows == 2 * ROWS
+        assert not segments(tmp_path / "journals")

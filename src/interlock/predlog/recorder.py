@@ -12,10 +12,11 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -26,6 +27,11 @@ from interlock.predlog.journal import HEADER, SegmentReader, segments
 from interlock.predlog.record import Schema
 from interlock.predlog.rows import WINDOW
 from interlock.predlog.sink import RowSink
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
 
 PIECE_BYTES = 1 << 20
 """Of a journal, read and turned into columns at once: some ten milliseconds of work."""
@@ -73,6 +79,7 @@ class Recorder:
         self._schemas: dict[str, Schema] = {}
         self._open: dict[Path, SegmentReader] = {}
         self._batch = Batch(window)
+        self._staged: tuple[Mapping[str, pa.Table], dict[str, int]] | None = None
         self._attribute_at = 0.0
         self._all_read_at = time.monotonic()
 
@@ -101,6 +108,8 @@ class Recorder:
         """
         gc.disable()  # a batch is thousands of lists and no cycle: looking for some would double the time
         try:
+            if self._staged is not None:  # it could not be written the last time
+                self._commit()
             while (more := self._gather()) and flush:
                 self._commit()
             if self._batch and (more or flush or time.monotonic() - self._batch.since >= BATCH_SECONDS):
@@ -131,14 +140,17 @@ class Recorder:
 
     def _read(self, path: Path) -> bool:
         """A piece of a journal; whether there was more than that. What comes meanwhile does not count, or it would never rest."""
-        late = time.monotonic() - self._all_read_at > LATE_SECONDS
         try:
-            return self._piece(path) if late or self._spare is None else self._spare.call(partial(self._piece, path))
+            return self._in_spare_time(partial(self._piece, path))
         except Corrupt as error:
             self._quarantine(path, error)
         except FileNotFoundError:
             pass  # its gateway's folder was tidied away between the listing and now
         return False
+
+    def _in_spare_time(self, work: Callable[[], T]) -> T:
+        late = time.monotonic() - self._all_read_at > LATE_SECONDS
+        return work() if late or self._spare is None else self._spare.call(work)
 
     def _piece(self, path: Path) -> bool:
         reader = self._reader(path)
@@ -172,13 +184,16 @@ class Recorder:
         return reader
 
     def _commit(self) -> None:
-        """In our own thread: it holds the warehouse's lock, for which others wait."""
-        tables = self._batch.tables()
+        """The last part in our own thread: it holds the warehouse's lock, for which others wait."""
+        if self._staged is None:
+            self._staged = self._in_spare_time(lambda: self.sink.stage(self._batch.tables())), self._batch.marks
+            self._batch = Batch(self.window)
+        tables, marks = self._staged
         if tables:
-            self.sink.append(tables, self._batch.marks)
+            self.sink.append(tables, marks)
             self.rows += sum(map(len, tables.values()))
-        self._marks |= self._batch.marks
-        self._batch = Batch(self.window)
+        self._marks |= marks
+        self._staged = None
 
     def _tidy(self) -> None:
         """Delete segments that are sealed and wholly written, and folders of gateways that have none left."""

@@ -20,8 +20,15 @@ class RowSink(Protocol):
         """How far each segment was written: segment id → end offset."""
         ...
 
+    def stage(self, tables: Mapping[str, pa.Table]) -> Mapping[str, pa.Table]:
+        """The same tables, prepared for `append` without holding what others wait for; nobody sees them yet. In any thread."""
+        ...
+
     def append(self, tables: Mapping[str, pa.Table], marks: Mapping[str, int]) -> int:
-        """Write rows by table name and column name; missing tables and columns are made. The snapshot id of the commit."""
+        """Write rows by table name and column name; missing tables and columns are made. The snapshot id of the commit.
+
+        `tables`: as they are, or of `stage`; after an error the same ones may be given again.
+        """
         ...
 
     def attribute(self) -> None:

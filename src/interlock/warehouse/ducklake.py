@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import importlib.resources
 import itertools
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -28,6 +27,7 @@ from interlock.warehouse import attribution, extracts, loading, maintenance, pre
 from interlock.warehouse.lock import ReadLock, WriteLock
 from interlock.warehouse.port import Extract, ExtractQuery, Loaded, Maintained, TableInfo, silent
 from interlock.warehouse.session import Parameters, columns_of, literal, quoted
+from interlock.warehouse.staging import Staged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,11 +47,6 @@ CREATE = (
     """,
 )
 """Two transactions: a table has options only once it is there. `pins` is the last, so where it is, all is."""
-
-UNSTABLE = (
-    "select distinct function_name from duckdb_functions() where stability in ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
-)
-AGGREGATES = "select distinct function_name from duckdb_functions() where function_type = 'aggregate'"
 
 TABLES = """
 select schema_name, table_name, list(column_name order by column_index), list(data_type order by column_index),
@@ -246,9 +241,10 @@ class DuckLakeWarehouse:
             with self.lock.held(), self._readers.alone() if moving else nullcontext(), _our_errors(self.folder):
                 yield from self._transaction()
         except OSError as error:
-            raise Unavailable(
-                f"the warehouse in {self.folder} cannot be written: {error}", next="interlock doctor"
-            ) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> Unavailable:
+        return Unavailable(f"the warehouse in {self.folder} cannot be written: {error}", next="interlock doctor")
 
     def _transaction(self) -> Iterator[DuckDBSession]:
         if not self._writable:
@@ -334,7 +330,9 @@ class DuckLakeWarehouse:
     def _ask(self, query: ExtractQuery, snapshot: int, ids: Sequence[str] | None) -> tuple[pa.Table, tuple[str, ...]]:
         """The checked rows of an extract, or of some ids of it, and the tables that it reads."""
         with self.reading(snapshot) as session:
-            said, sql, sources = self._checked(session, query)
+            extracts.check_variables(self._one_select(session, query.sql), query)
+            there = [f"{schema}.{table}".removeprefix("main.") for schema, table, *_ in session.rows(TABLES)]
+            said, sql, sources = extracts.checked(session, query, there)
             variables: dict[str, object] = dict(query.variables)
             names = session.types(said, variables or None)  # an aggregate without a name is named by its text
             extracts.check_columns(names, query)
@@ -345,19 +343,6 @@ class DuckLakeWarehouse:
             table = extracts.plain(session.table(sql, variables or None)).rename_columns(list(names))
         extracts.check_rows(table, query)
         return table, sources
-
-    def _checked(self, session: DuckDBSession, query: ExtractQuery) -> tuple[str, str, tuple[str, ...]]:
-        """The SQL as it was said, the one to run, in which aggregates have an order, and the tables that it reads."""
-        extracts.check_variables(self._one_select(session, query.sql), query)
-        said = session.rows("select json_serialize_sql($sql::varchar)", {"sql": query.sql})[0][0]
-        tree = json.loads(said)
-        changing = {row[0] for row in session.rows(UNSTABLE)}
-        aggregates = {row[0] for row in session.rows(AGGREGATES)}
-        there = [f"{schema}.{table}".removeprefix("main.") for schema, table, *_ in session.rows(TABLES)]
-        sources = extracts.check_sql(tree, changing, aggregates, there)
-        back = "select json_deserialize_sql($said::json), json_deserialize_sql($run::json)"
-        (texts,) = session.rows(back, {"said": said, "run": json.dumps(tree)})
-        return texts[0], texts[1], sources
 
     # writing
 
@@ -378,19 +363,33 @@ class DuckLakeWarehouse:
             )
         return dict(found)
 
+    def stage(self, tables: Mapping[str, pa.Table]) -> Staged:
+        """See the port."""
+        if self._read_only:
+            raise Conflict("this warehouse was opened read-only")
+        log = self.folder / "data" / "interlock"
+        try:
+            return Staged(tables, {name: log / name for name in predictions.as_files(tables)})
+        except OSError as error:
+            raise self._unwritable(error) from error
+
     def append(self, tables: Mapping[str, pa.Table], marks: Mapping[str, int]) -> int:
         """See the port."""
-        rows = {name: table for name, table in tables.items() if len(table)}
-        if not rows and not marks:
+        if not marks and not any(map(len, tables.values())):
             return self.snapshot()
+        staged = tables if isinstance(tables, Staged) else self.stage(tables)
         try:
+            staged.sync()
             by_unit = self._with_units()
             with self.transaction() as session:
-                predictions.append(session, rows, self._known, by_unit)
+                staged.mend()
+                predictions.append(session, staged, self._known, by_unit)
                 for segment, position in marks.items():  # few; rows this small stay in the catalog itself
                     session.run("insert into writer.interlock.marks values (?, ?, now())", [segment, position])
-        except BaseException:
+        except BaseException as error:
             self._known.clear()  # a table made in this transaction is not there
+            if isinstance(error, OSError):
+                raise self._unwritable(error) from error
             raise
         return session.snapshot
 
@@ -435,10 +434,9 @@ class DuckLakeWarehouse:
 
     def maintain(self, *, keep: timedelta = timedelta(days=1), grace: timedelta = timedelta(hours=1)) -> Maintained:
         """See the port."""
-        now = self._clock.now()
         self.lock.longest_hold = 0.0
         cleared = maintenance.clear_orphans(self)
         merged = maintenance.merge(self)
-        expired = maintenance.expire(self, now - keep)
-        deleted = maintenance.delete_files(self, now - grace)
+        expired = maintenance.expire(self, self._clock.now() - keep)
+        deleted = maintenance.delete_files(self, self._clock.now() - grace)
         return Maintained(merged, expired, deleted, cleared, self.lock.longest_hold)

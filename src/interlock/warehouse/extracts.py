@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 from interlock.core.errors import InvalidData, NotFound, Tampered
 from interlock.core.files import write_new
 from interlock.warehouse.port import ExtractQuery
-from interlock.warehouse.session import quoted
+from interlock.warehouse.session import Session, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_UNSTABLE = (
+    "select distinct function_name from duckdb_functions() where stability in ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
+)
+_AGGREGATES = "select distinct function_name from duckdb_functions() where function_type = 'aggregate'"
 _CLOCKS = {"current_timestamp", "current_date", "current_time", "localtime", "localtimestamp"}
 _CHANGING = {
     "current_localtime",
@@ -44,7 +49,18 @@ _ANY_ORDER = {
 _REPEAT = "an extract must give the same rows whenever it is run: bind the value as a $variable"
 
 
-def check_sql(
+def checked(session: Session, query: ExtractQuery, there: Collection[str]) -> tuple[str, str, tuple[str, ...]]:
+    """The SQL as it was said, the one to run, in which aggregates have an order, and the tables of `there` that it reads."""
+    said = session.rows("select json_serialize_sql($sql::varchar)", {"sql": query.sql})[0][0]
+    tree = json.loads(said)
+    changing, aggregates = ({row[0] for row in session.rows(sql)} for sql in (_UNSTABLE, _AGGREGATES))
+    sources = _check_sql(tree, changing, aggregates, there)
+    back = "select json_deserialize_sql($said::json), json_deserialize_sql($run::json)"
+    (texts,) = session.rows(back, {"said": said, "run": json.dumps(tree)})
+    return texts[0], texts[1], sources
+
+
+def _check_sql(
     tree: dict[str, Any], changing: Collection[str], aggregates: Collection[str], tables: Collection[str]
 ) -> tuple[str, ...]:
     """Refuse SQL whose answer may differ next time; give aggregates an order.

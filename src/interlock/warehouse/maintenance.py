@@ -33,6 +33,13 @@ limit 500
 """
 
 
+AS_COMPARED = """
+-- SQLite keeps times as text, and DuckLake compares these with one that has a T: without this only days would count.
+update __ducklake_metadata_writer.main.ducklake_files_scheduled_for_deletion
+set schedule_start = replace(schedule_start, ' ', 'T')
+"""
+
+
 def clear_orphans(engine: Engine) -> int:
     """Feedback whose prediction came later is no orphan any more."""
     return sum(
@@ -81,6 +88,8 @@ def expire(engine: Engine, before: datetime) -> int:
 
 def delete_files(engine: Engine, before: datetime) -> int:
     """Delete files that no snapshot has needed since `before`, and those of commits that never ended; their number."""
+    with engine.transaction() as session:
+        session.run(AS_COMPARED)
     deleted = 0
     for procedure in ("ducklake_cleanup_old_files", "ducklake_delete_orphaned_files"):
         with engine.transaction() as session:

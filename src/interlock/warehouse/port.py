@@ -135,6 +135,14 @@ class Warehouse(Protocol):
         """How far each segment was written: segment id → end offset."""
         ...
 
+    def stage(self, tables: Mapping[str, pa.Table]) -> Mapping[str, pa.Table]:
+        """The same tables, written where `append` finds them: the slow part of it, which needs no lock. Nobody sees them yet.
+
+        Raises:
+            Unavailable: they cannot be written. Conflict: opened read-only.
+        """
+        ...
+
     def append(self, tables: Mapping[str, pa.Table], marks: Mapping[str, int]) -> int:
         """Write rows by table name and column name, and the marks with them: one commit, none for nothing.
 

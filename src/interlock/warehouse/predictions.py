@@ -1,6 +1,5 @@
 """The prediction log in the warehouse: its tables, how a batch gets in, the view of outcomes, feedback without a prediction."""
 
-# ruff: noqa: S608 - an SQL name cannot be a parameter; ours are checked or quoted
 from __future__ import annotations
 
 import re
@@ -13,6 +12,8 @@ from interlock.warehouse.session import Engine, Session, columns_of, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from interlock.warehouse.staging import Staged
 
 PREDICTIONS = {
     "prediction_id": "UUID",
@@ -95,6 +96,8 @@ from joined
 cross join (select max(event_time) as watermark, quantile_disc(label_delay_s, 0.99) as horizon from joined)
 """
 
+ADD_FILE = "call ducklake_add_data_files('writer', ?, ?, schema => 'interlock', allow_missing => true)"
+
 ADD_FEEDBACK = """
 -- The inner semi-join hands the batch's ids to the scan: ids are ordered by time, so only files of that time are read.
 insert into writer.interlock.feedback_{endpoint} by name
@@ -127,10 +130,17 @@ _SLICE = 2000
 Known = dict[str, dict[str, str]]
 
 
-def append(session: Session, tables: Mapping[str, pa.Table], known: Known, by_unit: attribution.Waiting) -> None:
+def as_files(tables: Mapping[str, pa.Table]) -> list[str]:
+    """The tables whose rows are committed as a file; feedback looks for its predictions on its way in."""
+    return [name for name, table in tables.items() if len(table) and _kind(name)[0] != "feedback"]
+
+
+def append(session: Session, staged: Staged, known: Known, by_unit: attribution.Waiting) -> None:
     """Write the rows of a batch. `known`: columns of tables met before, which nobody ever drops or changes."""
-    for table in sorted(tables, reverse=True):  # predictions before the feedback that looks for them
-        session.register("batch", tables[table])
+    for table in sorted(
+        filter(staged.get, staged), reverse=True
+    ):  # predictions before the feedback that looks for them
+        session.register("batch", staged[table])
         columns = {
             name: "VARCHAR" if kind.startswith("ENUM(") else kind  # Arrow's dictionaries
             for name, kind, *_ in session.rows("describe batch")
@@ -140,16 +150,16 @@ def append(session: Session, tables: Mapping[str, pa.Table], known: Known, by_un
             _make_room(session, f"feedback_{endpoint}", FEEDBACK, known)
         _make_room(session, table, columns, known)
         if kind == "feedback":
-            without_id = tables[table].column("prediction_id").null_count
-            if without_id < len(tables[table]):
+            without_id = staged[table].column("prediction_id").null_count
+            if without_id < len(staged[table]):
                 session.run(ADD_FEEDBACK.format(endpoint=endpoint))
             if without_id:
                 session.run(ADD_UNITS_FEEDBACK.format(endpoint=endpoint))
                 by_unit[endpoint] = True
         else:
-            session.run(f"insert into {_path(table)} by name select * from batch")
+            session.run(ADD_FILE, [table, str(staged.files[table])])
             if endpoint in by_unit:
-                by_unit[endpoint] |= attribution.ask_again(session, endpoint, tables[table])
+                by_unit[endpoint] |= attribution.ask_again(session, endpoint, staged[table])
 
 
 def _make_room(session: Session, table: str, wanted: Mapping[str, str], known: Known) -> None:

@@ -1,0 +1,78 @@
+"""Rows of the log as Parquet files that nobody sees before they are committed: what takes long is done without a lock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interlock.core.files import sync_directory
+from interlock.core.ids import uuid7
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    Tables = dict[str, pa.Table]
+else:
+    Tables = dict
+
+
+class Staged(Tables):
+    """Tables by name, and the files that hold those of them that go in as a file.
+
+    A file becomes the engine's with the commit; without one it is an orphan, which maintenance deletes an hour later.
+    """
+
+    def __init__(self, tables: Mapping[str, pa.Table], folders: Mapping[str, Path]) -> None:
+        """`folders`: by table, where a file of it is kept.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        super().__init__(tables)
+        self.files: dict[str, Path] = {}
+        for name, folder in folders.items():
+            path = folder / f"staged-{uuid7()}.parquet"
+            _write(self[name], path)
+            self.files[name] = path
+
+    def sync(self) -> None:
+        """The files are on disk after this, also when the machine goes down."""
+        for path in self.files.values():
+            with contextlib.suppress(FileNotFoundError):  # see `mend`
+                _sync(path)
+
+    def mend(self) -> None:
+        """Write again what waited so long that it was deleted. Under the lock, so that this is the last time."""
+        for name, path in self.files.items():
+            if not path.exists():
+                _write(self[name], path)
+                _sync(path)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texts = [
+        field.name for field in table.schema if pa.types.is_string(field.type) or pa.types.is_dictionary(field.type)
+    ]
+    # A range without a word about NaN, which is above all numbers, would hide rows from whoever asks for more than its end.
+    ranges = [
+        field.name for field in table.schema if not (pa.types.is_floating(field.type) or pa.types.is_nested(field.type))
+    ]
+    try:
+        pq.write_table(table, path, use_dictionary=texts, write_statistics=ranges, store_schema=False)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    sync_directory(path.parent)
