@@ -247,19 +247,19 @@ class SegmentReader:
             length, _ = FRAME.unpack_from(data)
             if FRAME.size + length > limit:
                 data = os.pread(self._file, FRAME.size + length, self.position)
-        at = 0
-        while len(data) - at >= FRAME.size:
-            length, checksum = FRAME.unpack_from(data, at)
-            end = at + FRAME.size + length
-            if length and end > len(data):
+        at, start, size, head, unpack, crc = 0, self.position, len(data), FRAME.size, FRAME.unpack_from, zlib.crc32
+        while size - at >= head:
+            length, checksum = unpack(data, at)
+            end = at + head + length
+            if length and end > size:
                 return
-            payload = data[at + FRAME.size : end]
-            if not length or zlib.crc32(payload) != checksum:
+            payload = data[at + head : end]
+            if not length or crc(payload) != checksum:
                 if not sealed:
                     return
                 raise Corrupt(f"segment {self.segment}: the frame at byte {self.position} does not match its checksum")
-            self.position += FRAME.size + length
             at = end
+            self.position = start + end
             yield _decode(payload), self.position
 
 

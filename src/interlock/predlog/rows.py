@@ -30,14 +30,18 @@ TYPES: dict[str, pa.DataType] = {
 }
 
 
-def uuids(texts: Iterable[str]) -> pa.Array:
+def uuids(texts: Sequence[str]) -> pa.Array:
     """UUID texts as Arrow's canonical UUID type; empty ones are null."""
-    storage = pa.array([bytes.fromhex(text.replace("-", "")) or None for text in texts], pa.binary(16))
+    if all(texts):
+        data = pa.py_buffer(bytes.fromhex("".join(texts).replace("-", "")))
+        storage = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(texts), [None, data])
+    else:
+        storage = pa.array([bytes.fromhex(text.replace("-", "")) or None for text in texts], pa.binary(16))
     return pa.ExtensionArray.from_storage(pa.uuid(), storage)
 
 
-def _milliseconds(values: Iterable[int]) -> pa.Array:
-    return pa.array([value / 1000 for value in values], pa.float64())
+def _milliseconds(values: Sequence[int]) -> pa.Array:
+    return pa.array(np.array(values, np.float64) / 1000)
 
 
 _FIXED: dict[str, pa.DataType] = {
@@ -89,15 +93,14 @@ def _predictions(group: list[tuple[str, Prediction]], schema: Schema | None) -> 
     columns["latency_ms"] = _milliseconds(latencies)
     columns["model_latency_ms"] = _milliseconds(models)
     columns["gateway"] = uuids(gateways)
-    table = pa.table(columns)
     if sum(counts) != len(records):
-        table = table.take(pa.array([i for i, count in enumerate(counts) for _ in range(count)], pa.int64()))
-    table = table.append_column("row", pa.array([row for count in counts for row in range(count)], pa.int32()))
+        rows_of = pa.array([i for i, count in enumerate(counts) for _ in range(count)], pa.int64())
+        columns = {name: column.take(rows_of) for name, column in columns.items()}
+    columns["row"] = pa.array([row for count in counts for row in range(count)], pa.int32())
     if schema is not None:
         for prefix, fields, held in (("in_", schema.inputs, inputs), ("out_", schema.outputs, outputs)):
-            for field, column in zip(fields, _columns(fields, held, counts), strict=True):
-                table = table.append_column(prefix + field.name, column)
-    return table
+            columns |= zip((prefix + field.name for field in fields), _columns(fields, held, counts), strict=True)
+    return pa.table(columns)
 
 
 def _columns(fields: tuple[Field, ...], held: Sequence[list[Any]], counts: list[int]) -> Iterator[pa.Array]:
@@ -149,7 +152,7 @@ def feedback_tables(items: Sequence[tuple[int, Feedback]], window: timedelta = W
     return {
         name: pa.table(
             {
-                "prediction_id": uuids(item.prediction_id for _, item in group),
+                "prediction_id": uuids([item.prediction_id for _, item in group]),
                 "row": pa.array([None if item.unit_id else item.row for _, item in group], pa.int32()),
                 "name": pa.array([item.name for _, item in group], pa.string()),
                 "value_num": pa.array([item.value_num for _, item in group], pa.float64()),
@@ -172,7 +175,7 @@ def heartbeat_table(beats: Sequence[Heartbeat]) -> pa.Table:
     flat = [(beat, endpoint, last) for beat in beats for endpoint, last in beat.last_seq.items()]
     return pa.table(
         {
-            "gateway": uuids(beat.gateway for beat, _, _ in flat),
+            "gateway": uuids([beat.gateway for beat, _, _ in flat]),
             "endpoint": pa.array([endpoint for _, endpoint, _ in flat], pa.string()),
             "last_seq": pa.array([last for _, _, last in flat], pa.int64()),
             "at": pa.array([beat.at for beat, _, _ in flat], TIME),
