@@ -32,6 +32,7 @@ from interlock.warehouse.staging import Staged
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SPACE = "look at free disk space and permissions: interlock doctor"
 CREATE = (
     f"""
     create schema if not exists writer.interlock;
@@ -103,10 +104,7 @@ def _our_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (duckdb.OperationalError, duckdb.FatalException, duckdb.PermissionException) as error:
-        raise Unavailable(
-            f"the warehouse in {folder} cannot be used: {_first_lines(error)}",
-            next="look at free disk space and permissions: interlock doctor",
-        ) from error
+        raise Unavailable(f"the warehouse in {folder} cannot be used: {_first_lines(error)}", next=SPACE) from error
     except duckdb.InternalError:
         raise  # a defect, not a state of the world
     except duckdb.Error as error:
@@ -244,7 +242,7 @@ class DuckLakeWarehouse:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> Unavailable:
-        return Unavailable(f"the warehouse in {self.folder} cannot be written: {error}", next="interlock doctor")
+        return Unavailable(f"the warehouse in {self.folder} cannot be written: {error}", next=SPACE)
 
     def _transaction(self) -> Iterator[DuckDBSession]:
         if not self._writable:

@@ -14,12 +14,8 @@ from interlock.core.ids import uuid7
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    Tables = dict[str, pa.Table]
-else:
-    Tables = dict
 
-
-class Staged(Tables):
+class Staged(dict[str, "pa.Table"]):
     """Tables by name, and the files that hold those of them that go in as a file.
 
     A file becomes the engine's with the commit; without one it is an orphan, which maintenance deletes an hour later.
@@ -33,10 +29,15 @@ class Staged(Tables):
         """
         super().__init__(tables)
         self.files: dict[str, Path] = {}
-        for name, folder in folders.items():
-            path = folder / f"staged-{uuid7()}.parquet"
-            _write(self[name], path)
-            self.files[name] = path
+        try:
+            for name, folder in folders.items():
+                self.files[name] = folder / f"staged-{uuid7()}.parquet"
+                _write(self[name], self.files[name])
+        except BaseException:
+            for path in self.files.values():  # a full disk should not get fuller with every try
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            raise
 
     def sync(self) -> None:
         """The files are on disk after this, also when the machine goes down."""
@@ -64,12 +65,7 @@ def _write(table: pa.Table, path: Path) -> None:
     ranges = [
         field.name for field in table.schema if not (pa.types.is_floating(field.type) or pa.types.is_nested(field.type))
     ]
-    try:
-        pq.write_table(table, path, use_dictionary=texts, write_statistics=ranges, store_schema=False)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        raise
+    pq.write_table(table, path, use_dictionary=texts, write_statistics=ranges, store_schema=False)
 
 
 def _sync(path: Path) -> None:
