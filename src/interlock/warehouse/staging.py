@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,11 @@ class Staged(dict[str, "pa.Table"]):
         self.files: dict[str, Path] = {}
         try:
             for name, folder in folders.items():
-                self.files[name] = folder / f"staged-{uuid7()}.parquet"
-                _write(self[name], self.files[name])
-        except BaseException:
-            for path in self.files.values():  # a full disk should not get fuller with every try
-                with contextlib.suppress(OSError):
-                    path.unlink()
+                path = folder / f"staged-{uuid7()}.parquet"
+                _write(self[name], path)
+                self.files[name] = path
+        except BaseException:  # a full disk should not get fuller with every try
+            _remove(self.files.values())
             raise
 
     def sync(self) -> None:
@@ -65,7 +64,17 @@ def _write(table: pa.Table, path: Path) -> None:
     ranges = [
         field.name for field in table.schema if not (pa.types.is_floating(field.type) or pa.types.is_nested(field.type))
     ]
-    pq.write_table(table, path, use_dictionary=texts, write_statistics=ranges, store_schema=False)
+    try:
+        pq.write_table(table, path, use_dictionary=texts, write_statistics=ranges, store_schema=False)
+    except BaseException:
+        _remove([path])
+        raise
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _sync(path: Path) -> None:
