@@ -252,7 +252,7 @@ def test_maintenance_goes_on_after_a_defect_of_the_engine(
         stop.set()
         keeper.join()
     assert len(list(files.iterdir())) == 4  # the merged one beside those that readers may still want
-    assert "will be tried again in 0 s: InternalException('INTERNAL Error: assertion" in capsys.readouterr().out
+    assert "will be tried again in 0 s: InternalException: INTERNAL Error: assertion\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("renewed", [False, True])

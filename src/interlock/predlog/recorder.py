@@ -67,7 +67,7 @@ class Recorder:
     ) -> None:
         """`window`: so long before its `at` lies the prediction, at the most, that feedback by unit is about.
 
-        `spare`: where it reads while it is not late; None: in the caller's thread.
+        `spare`: where it reads and stages while it is not late; None: in the caller's thread.
         """
         self.folder = folder
         self.sink = sink

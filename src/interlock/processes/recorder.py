@@ -74,8 +74,8 @@ def maintain(project: Project, stop: threading.Event, seconds: float = MAINTAIN_
             with closing(open_warehouse(project.warehouse, threads=1)) as warehouse:
                 warehouse.maintain()
         except Exception as error:  # noqa: BLE001 - also a defect of the engine: else nothing would ever be merged again
-            what = error.message if isinstance(error, InterlockError) else repr(error).partition("\\n")[0]
-            _say(f"maintenance will be tried again in {seconds:.0f} s: {what}")
+            what = error.message if isinstance(error, InterlockError) else f"{type(error).__name__}: {error}"
+            _say(f"maintenance will be tried again in {seconds:.0f} s: {what.splitlines()[0]}")
 
 
 def _say(text: str) -> None:

@@ -377,17 +377,14 @@ class DuckLakeWarehouse:
             return self.snapshot()
         staged = tables if isinstance(tables, Staged) else self.stage(tables)
         try:
-            staged.sync()
             by_unit = self._with_units()
             with self.transaction() as session:
                 staged.mend()
                 predictions.append(session, staged, self._known, by_unit)
                 for segment, position in marks.items():  # few; rows this small stay in the catalog itself
                     session.run("insert into writer.interlock.marks values (?, ?, now())", [segment, position])
-        except BaseException as error:
+        except BaseException:
             self._known.clear()  # a table made in this transaction is not there
-            if isinstance(error, OSError):
-                raise self._unwritable(error) from error
             raise
         return session.snapshot
 

@@ -137,9 +137,8 @@ def as_files(tables: Mapping[str, pa.Table]) -> list[str]:
 
 def append(session: Session, staged: Staged, known: Known, by_unit: attribution.Waiting) -> None:
     """Write the rows of a batch. `known`: columns of tables met before, which nobody ever drops or changes."""
-    for table in sorted(
-        filter(staged.get, staged), reverse=True
-    ):  # predictions before the feedback that looks for them
+    there = [name for name, rows in staged.items() if len(rows)]
+    for table in sorted(there, reverse=True):  # predictions before the feedback that looks for them
         session.register("batch", staged[table])
         columns = {
             name: "VARCHAR" if kind.startswith("ENUM(") else kind  # Arrow's dictionaries

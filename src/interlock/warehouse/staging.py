@@ -38,21 +38,15 @@ class Staged(dict[str, "pa.Table"]):
             _remove(self.files.values())
             raise
 
-    def sync(self) -> None:
-        """The files are on disk after this, also when the machine goes down."""
-        for path in self.files.values():
-            with contextlib.suppress(FileNotFoundError):  # see `mend`
-                _sync(path)
-
     def mend(self) -> None:
         """Write again what waited so long that it was deleted. Under the lock, so that this is the last time."""
         for name, path in self.files.items():
             if not path.exists():
                 _write(self[name], path)
-                _sync(path)
 
 
 def _write(table: pa.Table, path: Path) -> None:
+    """On disk after this, also when the machine goes down: the engine forces its marks there, and only these."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -66,6 +60,9 @@ def _write(table: pa.Table, path: Path) -> None:
     ]
     try:
         pq.write_table(table, path, use_dictionary=texts, write_statistics=ranges, store_schema=False)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        sync_directory(path.parent)
     except BaseException:
         _remove([path])
         raise
@@ -75,9 +72,3 @@ def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    sync_directory(path.parent)
