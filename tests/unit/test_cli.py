@@ -102,7 +102,10 @@ def test_a_developer_can_see_where(monkeypatch: pytest.MonkeyPatch, tmp_path: An
     ("words", "message", "step"),
     [
         (["depoy"], "there is no command 'depoy'", "interlock deploy --help"),
-        (["keys", "generat"], "there is no command 'generat'", "interlock keys generate --help"),
+        (["keys", "generat"], "there is no command 'keys generat'", "interlock keys generate --help"),
+        (["jobs", "lst"], "there is no command 'jobs lst'", "interlock jobs list --help"),
+        (["data", "zzz", "x"], "there is no command 'data zzz'", "interlock data --help"),
+        (["zzz"], "there is no command 'zzz'", "interlock --help"),
         (["deploy", "m:1"], 'Command "deploy" parameter --to requires an argument.', "interlock deploy --help"),
         (
             ["deploy", "m:1", "--to", "e", "--as", "champion", "--bogus"],

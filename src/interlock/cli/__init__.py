@@ -87,9 +87,11 @@ def _explain(error: Exception) -> tuple[str, str, str]:
     if isinstance(error, InterlockError):
         return error.code, error.message, error.next
     if isinstance(error, UnknownCommandError):  # its own text would import every command to list them
-        word = next(iter(error.unused_tokens or ()), "")
-        alike = difflib.get_close_matches(word, [command.name for command in COMMANDS], 1)
-        return Usage.code, f"there is no command {word!r}", " ".join(["interlock", *alike, "--help"])
+        family, word = error.command_chain or (), next(iter(error.unused_tokens or ()), "")
+        start = " ".join((*family, ""))
+        names = [command.name.removeprefix(start) for command in COMMANDS if command.name.startswith(start)]
+        alike = difflib.get_close_matches(word, names, 1)
+        return Usage.code, f"there is no command {start + word!r}", " ".join(["interlock", *family, *alike, "--help"])
     if isinstance(error, CycloptsError):
         command = " ".join(("interlock", *(error.command_chain or ())))
         return Usage.code, str(error), f"{command} --help"
