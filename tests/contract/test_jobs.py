@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -352,3 +354,22 @@ def test_what_cannot_be_done_says_why(lab: Lab) -> None:
 
 def test_a_living_worker_is_seen(lab: Lab) -> None:
     assert worker_lives(lab.project)
+
+
+CLOCK = """
+import sys, time
+from pathlib import Path
+from interlock.jobs.dbos import DbosEngine
+from sqlalchemy import create_engine, text
+
+engine = DbosEngine(Path(sys.argv[1]), "worker-0")
+engine.start(print)
+with create_engine("sqlite://").connect() as connection:
+    told = connection.scalar(text("select unixepoch('subsec')"))
+assert told is not None and abs(told - time.time()) < 60, told
+engine.stop()
+"""
+
+
+def test_the_clock_that_dbos_asks_of_sqlite_from_python_3_12_on_is_there(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", CLOCK, str(tmp_path / "jobs.db")], check=True, timeout=60)

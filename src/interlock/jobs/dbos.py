@@ -7,10 +7,12 @@ step only when the step has ended, so steps stand in our own records, and those 
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from dbos import DBOS, DBOSPortableJSONSerializer, SetWorkflowID, error
+from sqlalchemy import Engine, event
 
 _QUEUE = "runs"
 _POLL_SECONDS = 0.5
@@ -35,6 +37,7 @@ class DbosEngine:
         connection = sqlite3.connect(self._path)
         connection.execute("pragma journal_mode = wal")  # before DBOS opens it: two workers would lock each other out
         connection.close()
+        event.listen(Engine, "connect", _give_clock)
         DBOS(
             config={
                 "name": "interlock",
@@ -79,3 +82,9 @@ class DbosEngine:
     def stop(self) -> None:
         """Stop the queue and close the database; what is not finished stays with this executor id."""
         DBOS.destroy()
+
+
+def _give_clock(connection: sqlite3.Connection, _: object) -> None:
+    """From Python 3.12 on DBOS asks SQLite for fractions of a second, to which SQLite before 3.42 (Debian 12) says NULL."""
+    if sqlite3.sqlite_version_info < (3, 42):
+        connection.create_function("unixepoch", 1, lambda word: time.time() if word == "subsec" else None)
